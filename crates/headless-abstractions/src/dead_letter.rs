@@ -1,0 +1,206 @@
+//! Messages that nothing but an operator moves again.
+
+use std::{fmt::Debug, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use crate::{Arrival, DeadId, Failure, GroupName, Hold, Marked, Message, Result};
+
+/// Where a message died.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_enums, reason = "drivers and core match it whole")]
+pub enum Origin {
+    /// In this group: it was received, and could not be handled.
+    Group(GroupName),
+    /// In the relay: it was published, and could not be sent.
+    Relay,
+}
+
+/// A message to be dead-lettered.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Bury {
+    /// The message, stored whole.
+    pub message: Message,
+    /// The message as the group meets it.
+    pub arrival: Arrival,
+    /// What the caller holds.
+    pub hold: Hold,
+    /// What failed in the last round, appended to the row's failures. At least one.
+    pub failures: Vec<Failure>,
+}
+
+impl Bury {
+    /// Buries this message.
+    #[must_use]
+    pub const fn new(message: Message, arrival: Arrival, hold: Hold, failures: Vec<Failure>) -> Self {
+        Self {
+            message,
+            arrival,
+            hold,
+            failures,
+        }
+    }
+}
+
+/// A dead letter as an operator sees it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// Its own id.
+    pub id: DeadId,
+    /// Where it died.
+    pub origin: Origin,
+    /// The message as it was when it died.
+    pub message: Message,
+    /// Every attempt's failure, the last one the cause.
+    pub failures: Vec<Failure>,
+    /// How many rounds it had had.
+    pub rounds: u32,
+    /// When it died, by the store's clock.
+    pub buried_at: DateTime<Utc>,
+    /// How often its message was redriven before it died this time.
+    pub redrives: u32,
+    /// The dead letter that it was redriven from; that one keeps the payload as it was before an edit.
+    pub previous: Option<DeadId>,
+    /// Who redrove it, and when. It has left the park of the dead then, and stays as a record.
+    pub redriven: Option<(String, DateTime<Utc>)>,
+    /// Who discarded it, and when.
+    pub discarded: Option<(String, DateTime<Utc>)>,
+}
+
+impl DeadLetter {
+    /// A dead letter that was neither redriven nor discarded.
+    #[must_use]
+    pub const fn new(id: DeadId, origin: Origin, message: Message, buried_at: DateTime<Utc>) -> Self {
+        Self {
+            id,
+            origin,
+            message,
+            failures: Vec::new(),
+            rounds: 0,
+            buried_at,
+            redrives: 0,
+            previous: None,
+            redriven: None,
+            discarded: None,
+        }
+    }
+
+    /// Whether it is dead still: neither redriven nor discarded.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.redriven.is_none() && self.discarded.is_none()
+    }
+}
+
+/// A request to redrive dead letters.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Redrive {
+    /// Which.
+    pub ids: Vec<DeadId>,
+    /// Who asks, at most 200 bytes; kept with the record.
+    pub by: String,
+    /// The most redrives of one message. Default 3.
+    pub max_redrives: u32,
+    /// Dead letters that died longer ago are refused: marks of what they did may have been purged. `None` forces.
+    pub max_age: Option<Duration>,
+    /// The payload to redrive with, for exactly one id.
+    pub payload: Option<Bytes>,
+}
+
+impl Redrive {
+    /// Redrives these at the demand of `by`, none older than seven days.
+    #[must_use]
+    pub fn new(ids: Vec<DeadId>, by: impl Into<String>) -> Self {
+        let week = Duration::from_hours(7 * 24);
+        Self {
+            ids,
+            by: by.into(),
+            max_redrives: 3,
+            max_age: Some(week),
+            payload: None,
+        }
+    }
+
+    /// At most this many redrives of one message.
+    #[must_use]
+    pub const fn with_max_redrives(mut self, most: u32) -> Self {
+        self.max_redrives = most;
+        self
+    }
+
+    /// Refusing what died longer ago; `None` refuses nothing for its age.
+    #[must_use]
+    pub const fn with_max_age(mut self, age: Option<Duration>) -> Self {
+        self.max_age = age;
+        self
+    }
+
+    /// With this payload instead.
+    #[must_use]
+    pub fn with_payload(mut self, payload: Bytes) -> Self {
+        self.payload = Some(payload);
+        self
+    }
+}
+
+/// What a redrive answers for one dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "core matches it whole")]
+pub enum Redriven {
+    /// It is on its way again: parked in its group and due, or in the outbox.
+    Now,
+    /// There is no such dead letter.
+    NotFound,
+    /// It was redriven or discarded before.
+    Closed,
+    /// Another message of its idempotency key was processed in the meantime.
+    Superseded,
+    /// It died longer ago than the request allows.
+    TooOld,
+    /// It was redriven as often as the request allows.
+    CapReached,
+}
+
+/// Messages that nothing but an operator moves again. Part of the state machine of
+/// [`InboxStore`](crate::InboxStore), over the same rows.
+#[async_trait]
+pub trait DeadLetterStore: Debug + Send + Sync + 'static {
+    /// Dead-letters messages of groups, and answers for each in the order of the batch. Their idempotency keys are
+    /// free from then on, and their keys go on.
+    ///
+    /// Atomicity: each message by itself: its row is dead if and only if its dead letter exists. Blocks for a round
+    /// trip. Dropping the future leaves each message buried or not. Repeating it answers `Already(Dead)`.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Timeout` (outcome unknown), `Denied`, `Closed`.
+    async fn bury(&self, burials: &[Bury]) -> Result<Vec<Marked>>;
+
+    /// Sends dead letters on their way again, and answers for each in the order of the request. One of a group
+    /// becomes parked in that group alone, due at once, with a fresh, latest place in its key, a higher epoch and its
+    /// rounds at zero; one of the relay goes back into the outbox with a fresh place. The dead letter stays as a record.
+    ///
+    /// Atomicity: each by itself. Concurrency: of any number of calls for one, one gets `Now`. Blocks for a round trip.
+    ///
+    /// # Errors
+    /// `Invalid` for a payload with other than one id, or a `by` that is empty or over 200 bytes; `Unavailable`,
+    /// `Timeout` (outcome unknown), `Denied`, `Closed`.
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>>;
+
+    /// Closes dead letters without redriving them, and returns how many were open. They stay as a record.
+    ///
+    /// # Errors
+    /// As [`redrive`](Self::redrive).
+    async fn discard(&self, ids: &[DeadId], by: &str) -> Result<u64>;
+
+    /// Removes at most `limit` dead letters, open or not, that died longer ago than this, and their groups' rows with
+    /// them; returns how many there were.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Timeout`, `Denied`, `Closed`.
+    async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64>;
+}
