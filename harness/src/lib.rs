@@ -1,1 +1,41 @@
-//! Placeholder.
+//! The conformance suites of headless: the definition of every driver trait, written as tests.
+//!
+//! A provider implements a fixture and hands it to the suites of the traits that it has; that is its whole test
+//! file (`harness = false`):
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use headless_harness::{MemoryFixture, Suites, run};
+//!
+//! fn main() -> ExitCode {
+//!     run(Suites::of("memory").transport::<MemoryFixture>())
+//! }
+//! ```
+//!
+//! Each case runs in a runtime and a namespace of its own. What a capability turns off must be refused, or is
+//! reported as absent. The harness tests itself with mutations: planted bugs that its cases must catch.
+
+mod capabilities;
+mod case;
+mod cx;
+mod fixture;
+mod memory;
+mod mutation;
+mod report;
+mod restricted;
+mod run;
+mod runner;
+mod self_test;
+pub mod services;
+mod transport;
+mod wait;
+
+pub use fixture::{
+    Fixture, Namespace, StoreFixture, StoreNode, TransportFixture, TransportNode, Unavailable,
+};
+pub use memory::MemoryFixture;
+pub use report::{CaseReport, Report, State, matrix, states_of};
+pub use restricted::Restricted;
+pub use runner::{Suites, run};
+pub use self_test::mutation_self_test;
