@@ -6,10 +6,18 @@
 //!
 //! Applications depend on the `headless` crate, which assembles these parts.
 
+mod maintenance;
+mod outgoing;
 mod plant;
+mod publisher;
+mod relay;
 mod topics;
 
+pub use maintenance::{PulseConfig, PurgeConfig, spawn_pulse, spawn_purge};
+pub use outgoing::{Outgoing, OutgoingLimits};
 #[cfg(feature = "planted-bugs")]
 pub use plant::Plant;
 pub use plant::Planted;
+pub use publisher::{MessageBuilder, PublishExt, PublishOutcome, Published, Publisher};
+pub use relay::{Relay, RelayConfig, RelayStatus};
 pub use topics::{Ordered, Topics};

@@ -1,0 +1,292 @@
+//! From the outbox to the broker.
+
+mod batch;
+mod config;
+mod lease;
+mod status;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use headless_abstractions::{
+    Claim, ClaimOutbox, Error, ErrorKind, InFlight, Message, OutboxRow, OutboxStore, Result, Sent, Settled,
+    Transport,
+};
+use headless_core::{Backoff, Environment, Next, TaskSpec, Wakeups, metric};
+use tokio::task::JoinHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+pub use config::RelayConfig;
+pub use status::RelayStatus;
+
+use crate::{
+    Planted,
+    plant::planted,
+    publisher::count_by_topic,
+    relay::{batch::Batch, lease::Lease},
+};
+
+/// Between probes of a transport that does not take anything; short enough to resume soon after it is back.
+const PROBE: Backoff = Backoff::exponential(Duration::from_millis(100), Duration::from_secs(5));
+
+/// Sends what waits in the outbox, and takes it out once the broker has confirmed it.
+///
+/// Any number of relays may run, in any number of processes. A crash between the broker's confirmation and the
+/// acknowledgement sends a message again, never not at all.
+///
+/// A message that the transport refuses keeps back its own key alone, consumes an attempt, and at the last one becomes
+/// a dead letter. A transport that is away consumes nothing: the messages stay, and the relay's *circuit* opens, which
+/// means that it sends nothing before the transport has answered a ping.
+///
+/// Clones are handles on one relay, which does one thing at a time.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    environment: Environment,
+    outbox: Arc<dyn OutboxStore>,
+    transport: Arc<dyn Transport>,
+    config: RelayConfig,
+    planted: Planted,
+    in_flight: InFlight,
+    /// What was sent and is not acknowledged yet. The lock is held through a run, so that runs do not overlap.
+    pending: tokio::sync::Mutex<Vec<Claim>>,
+    status: Mutex<RelayStatus>,
+}
+
+impl Relay {
+    /// A relay from this outbox to this transport, in the name of the environment's owner.
+    ///
+    /// Where the transport `accepts_by_prefix`, it sends runs of one key at a time, otherwise one message of each.
+    #[must_use]
+    pub fn new(
+        environment: &Environment,
+        outbox: Arc<dyn OutboxStore>,
+        transport: Arc<dyn Transport>,
+        config: RelayConfig,
+        planted: Planted,
+    ) -> Self {
+        let in_flight = if transport.info().capabilities.accepts_by_prefix {
+            InFlight::RunPerKey
+        } else {
+            InFlight::OnePerKey
+        };
+        Self {
+            shared: Arc::new(Shared {
+                environment: environment.clone(),
+                outbox,
+                transport,
+                config,
+                planted,
+                in_flight,
+                pending: tokio::sync::Mutex::default(),
+                status: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Runs as the background task `relay` until `stop`: after each wake-up of the outbox, and at each poll. At the end
+    /// it acknowledges what it has sent.
+    ///
+    /// Aborting the task ends the relay as a crash would.
+    pub fn spawn(&self, stop: CancellationToken) -> JoinHandle<()> {
+        let environment = &self.shared.environment;
+        let spec = TaskSpec::new("relay", self.shared.config.poll)
+            .with_wake(environment.wakeups.outbox());
+        let (relay, stopped) = (self.clone(), stop.clone());
+        let task = environment.background.spawn(spec, stop, move || {
+            let (relay, stopped) = (relay.clone(), stopped.clone());
+            async move {
+                if relay.wait_for_transport(&stopped).await {
+                    relay.run_once().await
+                } else {
+                    Ok(Next::Wait)
+                }
+            }
+        });
+        let (relay, task) = (self.clone(), AbortOnDropHandle::new(task));
+        environment.spawner.work(async move {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "the relay's task ended early");
+            }
+            if let Err(error) = relay.flush().await {
+                tracing::warn!(%error, "sent messages could not be acknowledged and will be sent again");
+            }
+        })
+    }
+
+    /// How it is doing.
+    #[must_use]
+    pub fn status(&self) -> RelayStatus {
+        self.with_status(|status| status.clone())
+    }
+
+    /// Acknowledges what the run before has sent, claims one batch and sends it. What is accepted is acknowledged with
+    /// the next run, or by [`flush`](Self::flush).
+    ///
+    /// `Next::Wait` says that nothing was ready: then nothing is left to acknowledge either.
+    ///
+    /// # Errors
+    /// What the store answers; and `Unavailable`, `Timeout` and the like when the transport took nothing at all. What
+    /// was claimed has been given back then, or comes back when its lease ends.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; what was sent and is not acknowledged yet may be sent again.
+    pub async fn run_once(&self) -> Result<Next> {
+        let mut pending = self.shared.pending.lock().await;
+        let lease = Lease::begin(&self.shared);
+        let rows = self.claim(&mut pending).await?;
+        if rows.is_empty() {
+            return Ok(Next::Wait);
+        }
+        if lease.has_ended() {
+            return self.give_back_late(&rows).await;
+        }
+        let outcome = self.relay(rows, &lease, &mut pending).await;
+        // After a failure the next run may be a while away: its claim would come too late for what was sent.
+        if outcome.is_err()
+            && let Err(error) = self.acknowledge(&mut pending).await
+        {
+            tracing::warn!(%error, "sent messages could not be acknowledged yet");
+        }
+        outcome.map(|()| Next::Again)
+    }
+
+    /// Acknowledges what has been sent.
+    ///
+    /// # Errors
+    /// What the store answers. What is not acknowledged is tried again with the next run, and sent again once its lease
+    /// has ended.
+    pub async fn flush(&self) -> Result<()> {
+        let mut pending = self.shared.pending.lock().await;
+        self.acknowledge(&mut pending).await
+    }
+
+    async fn claim(&self, pending: &mut Vec<Claim>) -> Result<Vec<OutboxRow>> {
+        let config = &self.shared.config;
+        let request = ClaimOutbox::new(self.shared.environment.owner, config.batch, config.lease)
+            .with_in_flight(self.shared.in_flight)
+            .with_ack(pending.clone());
+        // A claim that fails may have acknowledged; doing it again is harmless.
+        let claimed = self
+            .shared
+            .outbox
+            .claim(&request)
+            .await
+            .map_err(|error| error.with_operation("claim from the outbox"))?;
+        pending.clear();
+        note_lost("acknowledge", &claimed.acked);
+        Ok(claimed.rows)
+    }
+
+    async fn acknowledge(&self, pending: &mut Vec<Claim>) -> Result<()> {
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let owner = self.shared.environment.owner;
+        let settled = self.shared.outbox.ack(owner, pending).await?;
+        pending.clear();
+        note_lost("acknowledge", &settled);
+        Ok(())
+    }
+
+    /// Sends these rows and settles each by its answer; what was accepted is left in `pending`.
+    async fn relay(&self, rows: Vec<OutboxRow>, lease: &Lease<'_>, pending: &mut Vec<Claim>) -> Result<()> {
+        let now = self.shared.environment.clock.now();
+        let (expired, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.message.is_expired(now));
+        count_by_topic(metric::EXPIRED, expired.iter().map(|row| &row.message.topic));
+        pending.extend(expired.iter().map(|row| row.claim));
+        self.with_status(|status| status.expired += expired.len() as u64);
+        if rows.is_empty() {
+            return Ok(());
+        }
+
+        let (tickets, messages): (Vec<_>, Vec<_>) = rows
+            .into_iter()
+            .map(|row| ((row.claim, row.attempts), row.message))
+            .unzip();
+        let renewal = lease.keep(tickets.iter().map(|(claim, _)| *claim).collect());
+        let answers = self.send(&messages).await;
+        drop(renewal);
+
+        let batch = Batch::judge(&tickets, &messages, answers);
+        batch.count();
+        pending.extend(batch.sent());
+        let open = self.with_status(|status| status.note(&batch));
+        batch.settle(&self.shared).await?;
+        match batch.into_trouble() {
+            Some(error) if open => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn send(&self, messages: &[Message]) -> Vec<Result<Sent>> {
+        if planted!(self.shared.planted, RelayStepsPastKey) {
+            let mut answers = Vec::with_capacity(messages.len());
+            for message in messages {
+                answers.extend(self.shared.transport.send(std::slice::from_ref(message)).await);
+            }
+            return answers;
+        }
+        self.shared.transport.send(messages).await
+    }
+
+    /// The claim took as long as its own lease: others may have these rows by now, so none of them is sent.
+    async fn give_back_late(&self, rows: &[OutboxRow]) -> Result<Next> {
+        let claims: Vec<_> = rows.iter().map(|row| row.claim).collect();
+        batch::give_back(&self.shared, &claims, Duration::ZERO).await?;
+        Err(Error::new(
+            ErrorKind::Timeout,
+            format!(
+                "the claim took longer than its lease of {:?}, so that nothing was sent: look at the store, or raise \
+                 `relay.lease`",
+                self.shared.config.lease
+            ),
+        )
+        .with_operation("relay"))
+    }
+
+    /// Returns at once while the circuit is closed; otherwise when the transport answers, or at `stop` with false.
+    async fn wait_for_transport(&self, stop: &CancellationToken) -> bool {
+        while self.with_status(|status| status.is_circuit_open()) {
+            let answer = tokio::select! {
+                biased;
+                () = stop.cancelled() => return false,
+                answer = self.shared.transport.ping() => answer,
+            };
+            let Err(error) = answer else {
+                self.with_status(RelayStatus::recover);
+                break;
+            };
+            let failing = self.with_status(|status| status.note_probe(&error));
+            let delay = PROBE.steady_delay(failing, &*self.shared.environment.random);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return false,
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+        !stop.is_cancelled()
+    }
+
+    fn with_status<T>(&self, f: impl FnOnce(&mut RelayStatus) -> T) -> T {
+        // Plain counters: valid after any panic.
+        f(&mut self.shared.status.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A lost claim means that another relay has the row: it sends it again, which the inbox recognises.
+fn note_lost(doing: &'static str, settled: &Settled) {
+    if !settled.is_complete() {
+        tracing::warn!(
+            doing,
+            lost = settled.lost.len(),
+            "leases of outbox rows ended before they were settled: messages may be sent twice"
+        );
+    }
+}

@@ -1,0 +1,77 @@
+//! How long the relay may act on what it has claimed.
+
+use std::{sync::Arc, time::Duration};
+
+use headless_abstractions::{Claim, OutboxStore, Owner};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Shared;
+
+/// The lease of one claim, as this process sees it: it began before the claim was sent, so that it ends no later here
+/// than at the store, whatever the store's clock says.
+pub(super) struct Lease<'a> {
+    shared: &'a Shared,
+    began: Duration,
+}
+
+impl<'a> Lease<'a> {
+    /// Begins now; call it before the claim is sent.
+    pub(super) fn begin(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            began: shared.environment.clock.monotonic(),
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.age() >= self.shared.config.lease
+    }
+
+    /// Renews these claims until the answer is dropped.
+    ///
+    /// Among the control tasks: a handler that never yields must not cost the relay its leases.
+    pub(super) fn keep(&self, claims: Vec<Claim>) -> AbortOnDropHandle<()> {
+        let (outbox, owner) = (self.shared.outbox.clone(), self.shared.environment.owner);
+        let lease = self.shared.config.lease;
+        let first = (lease / 3).saturating_sub(self.age());
+        AbortOnDropHandle::new(
+            self.shared
+                .environment
+                .spawner
+                .control(renew(outbox, owner, claims, lease, first)),
+        )
+    }
+
+    fn age(&self) -> Duration {
+        self.shared
+            .environment
+            .clock
+            .monotonic()
+            .saturating_sub(self.began)
+    }
+}
+
+async fn renew(
+    outbox: Arc<dyn OutboxStore>,
+    owner: Owner,
+    mut claims: Vec<Claim>,
+    lease: Duration,
+    first: Duration,
+) {
+    tokio::time::sleep(first).await;
+    while !claims.is_empty() {
+        match outbox.renew(owner, &claims, lease).await {
+            Ok(settled) if settled.is_complete() => {}
+            Ok(settled) => {
+                // What is under way cannot be called back; its acknowledgement will be refused.
+                tracing::warn!(
+                    lost = settled.lost.len(),
+                    "leases of outbox rows ended during a send"
+                );
+                claims.retain(|claim| !settled.lost.contains(claim));
+            }
+            Err(error) => tracing::warn!(%error, "leases of outbox rows could not be renewed"),
+        }
+        tokio::time::sleep(lease / 3).await;
+    }
+}
