@@ -13,7 +13,7 @@ use headless_abstractions::{Clock, Error, ErrorKind, Random, Result};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backoff, Signal, Spawner, Wakeups, metric};
+use crate::{Backoff, Listener, Signal, Spawner, metric};
 
 /// What a run of a background task asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,22 +34,9 @@ pub struct TaskSpec {
     /// The longest time between two runs; each wait is jittered down to half of it.
     pub interval: Duration,
     /// The wake-up that ends a wait early.
-    pub wake: Option<TaskWake>,
+    pub wake: Option<Listener>,
     /// Whether it runs among the control tasks.
     pub control: bool,
-}
-
-/// The wake-up that ends a wait of a background task.
-#[derive(Clone, Debug)]
-pub struct TaskWake {
-    wakeups: Wakeups,
-    signal: fn(&Wakeups) -> &Signal,
-}
-
-impl TaskWake {
-    async fn woken(&self) {
-        (self.signal)(&self.wakeups).woken().await;
-    }
 }
 
 impl TaskSpec {
@@ -66,8 +53,8 @@ impl TaskSpec {
 
     /// Woken by this signal too.
     #[must_use]
-    pub fn with_wake(mut self, wakeups: Wakeups, signal: fn(&Wakeups) -> &Signal) -> Self {
-        self.wake = Some(TaskWake { wakeups, signal });
+    pub fn with_wake(mut self, signal: &Signal) -> Self {
+        self.wake = Some(signal.listen());
         self
     }
 
@@ -150,7 +137,7 @@ impl Background {
             .clone()
     }
 
-    async fn run<F, Fut>(self, spec: TaskSpec, stop: CancellationToken, run: F)
+    async fn run<F, Fut>(self, mut spec: TaskSpec, stop: CancellationToken, run: F)
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<Next>>,
@@ -173,11 +160,11 @@ impl Background {
                 Ok(Next::Wait) => Wait::Interval,
                 Err(failures) => Wait::Backoff(failures),
             };
-            self.wait(&spec, &stop, wait).await;
+            self.wait(&mut spec, &stop, wait).await;
         }
     }
 
-    async fn wait(&self, spec: &TaskSpec, stop: &CancellationToken, wait: Wait) {
+    async fn wait(&self, spec: &mut TaskSpec, stop: &CancellationToken, wait: Wait) {
         let whole = Backoff::exponential(spec.interval, spec.interval);
         let (delay, wakes) = match wait {
             Wait::Interval => (whole.steady_delay(0, &*self.random), true),
@@ -185,7 +172,7 @@ impl Background {
             Wait::Backoff(failures) => (AFTER_FAILURE.steady_delay(failures - 1, &*self.random), false),
         };
         let woken = async {
-            match &spec.wake {
+            match &mut spec.wake {
                 Some(wake) if wakes => wake.woken().await,
                 _ => std::future::pending().await,
             }
@@ -298,8 +285,7 @@ mod tests {
         let environment = environment();
         let (runs, stop) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
         let counter = runs.clone();
-        let spec = TaskSpec::new("t", Duration::from_secs(3_600))
-            .with_wake(environment.wakeups.clone(), Wakeups::outbox);
+        let spec = TaskSpec::new("t", Duration::from_secs(3_600)).with_wake(environment.wakeups.outbox());
         let _task = environment.background.spawn(spec, stop.clone(), move || {
             counter.fetch_add(1, Ordering::SeqCst);
             async { Ok(Next::Wait) }

@@ -23,7 +23,7 @@ mod unit_of_work;
 mod wakeups;
 mod work_slot;
 
-pub use background::{Background, Next, TaskSpec, TaskStatus, TaskWake, panic_message};
+pub use background::{Background, Next, TaskSpec, TaskStatus, panic_message};
 pub use backoff::Backoff;
 pub use clock::SystemClock;
 pub use codec::{Codec, Codecs, Json, MessagePack, Read, decode};
@@ -36,5 +36,5 @@ pub use retry::Retry;
 pub use spawner::{ControlRuntime, Spawner};
 pub use state::State;
 pub use unit_of_work::{UnitOfWork, Wake};
-pub use wakeups::{Signal, Wakeups};
+pub use wakeups::{Listener, Signal, Wakeups};
 pub use work_slot::{WorkProgress, WorkSlot};

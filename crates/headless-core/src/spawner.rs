@@ -43,6 +43,12 @@ impl Spawner {
         self.work.spawn(future)
     }
 
+    /// The runtime of work, for task sets.
+    #[must_use]
+    pub const fn work_handle(&self) -> &Handle {
+        &self.work
+    }
+
     /// Spawns a control task.
     pub fn control<F>(&self, future: F) -> JoinHandle<F::Output>
     where

@@ -2,24 +2,39 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
-/// One kind of wake-up. Several while nobody waits are one.
+/// One kind of wake-up, for any number of listeners. Several while a listener does not wait are one to it.
 #[derive(Debug, Default)]
-pub struct Signal(Notify);
+pub struct Signal(watch::Sender<()>);
 
 impl Signal {
-    /// Wakes the one who waits, or the next one who will.
+    /// Wakes every listener.
     pub fn wake(&self) {
-        self.0.notify_one();
+        self.0.send_replace(());
     }
 
-    /// Returns at the next wake-up, or at once if there was one that nobody waited for.
+    /// A listener for wake-ups from now on.
+    #[must_use]
+    pub fn listen(&self) -> Listener {
+        Listener(self.0.subscribe())
+    }
+}
+
+/// Listens to one kind of wake-up.
+#[derive(Clone, Debug)]
+pub struct Listener(watch::Receiver<()>);
+
+impl Listener {
+    /// Returns at the next wake-up, or at once after one that came since the last return. Never, once nobody can send
+    /// one any more.
     ///
     /// # Cancel safety
     /// Dropping the future loses no wake-up.
-    pub async fn woken(&self) {
-        self.0.notified().await;
+    pub async fn woken(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

@@ -6,15 +6,26 @@
 //!
 //! Applications depend on the `headless` crate, which assembles these parts.
 
+mod consumer;
+mod context;
+mod handler;
 mod maintenance;
+mod messaging;
 mod outgoing;
+mod plan;
 mod plant;
 mod publisher;
 mod relay;
 mod topics;
 
+pub use consumer::{
+    CircuitBreaker, Consumer, ConsumerHandle, ConsumerStats, Inbox, PauseReason, SubscriptionStatus,
+};
+pub use context::{Attempt, BatchContext, Context};
 pub use maintenance::{PulseConfig, PurgeConfig, spawn_pulse, spawn_purge};
+pub use messaging::Messaging;
 pub use outgoing::{Outgoing, OutgoingLimits};
+pub use plan::Plan;
 #[cfg(feature = "planted-bugs")]
 pub use plant::Plant;
 pub use plant::Planted;

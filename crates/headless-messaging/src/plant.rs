@@ -18,6 +18,7 @@ pub enum Plant {
 
 /// Which bug is planted, if any.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Planted {
     #[cfg(feature = "planted-bugs")]
     plant: Option<Plant>,

@@ -108,6 +108,12 @@ impl Publisher {
         }
     }
 
+    /// What makes its envelopes: put it into the state of a unit of work to publish through that.
+    #[must_use]
+    pub fn outgoing(&self) -> &Outgoing {
+        &self.outgoing
+    }
+
     /// One that publishes straight to the broker.
     #[must_use]
     pub fn direct(&self) -> Self {

@@ -14,7 +14,7 @@ use headless_abstractions::{
     Claim, ClaimOutbox, Error, ErrorKind, InFlight, Message, OutboxRow, OutboxStore, Result, Sent, Settled,
     Transport,
 };
-use headless_core::{Backoff, Environment, Next, TaskSpec, Wakeups, metric};
+use headless_core::{Backoff, Environment, Next, TaskSpec, metric};
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -41,6 +41,27 @@ const PROBE: Backoff = Backoff::exponential(Duration::from_millis(100), Duration
 /// means that it sends nothing before the transport has answered a ping.
 ///
 /// Clones are handles on one relay, which does one thing at a time.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use headless_core::{Environment, Spawner};
+/// # use headless_memory::Memory;
+/// # use headless_messaging::{Planted, Relay, RelayConfig};
+/// # use tokio_util::sync::CancellationToken;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let environment = Environment::system(Spawner::current(), "node-1");
+/// let memory = Arc::new(Memory::new());
+/// let config = RelayConfig::default().with_batch(500);
+/// let relay = Relay::new(&environment, memory.clone(), memory, config, Planted::default());
+/// let stop = CancellationToken::new();
+/// let running = relay.spawn(stop.clone());
+/// assert!(!relay.status().is_circuit_open());
+/// stop.cancel();
+/// running.await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Relay {
     shared: Arc<Shared>,
@@ -96,8 +117,7 @@ impl Relay {
     /// Aborting the task ends the relay as a crash would.
     pub fn spawn(&self, stop: CancellationToken) -> JoinHandle<()> {
         let environment = &self.shared.environment;
-        let spec = TaskSpec::new("relay", self.shared.config.poll)
-            .with_wake(environment.wakeups.outbox());
+        let spec = TaskSpec::new("relay", self.shared.config.poll).with_wake(environment.wakeups.outbox());
         let (relay, stopped) = (self.clone(), stop.clone());
         let task = environment.background.spawn(spec, stop, move || {
             let (relay, stopped) = (relay.clone(), stopped.clone());

@@ -1,0 +1,158 @@
+//! One call of a handler, and how it ended.
+
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
+
+use futures::FutureExt;
+use headless_abstractions::{Failure, FailureCause, Marked};
+use headless_core::{HandlerResult, Verdict, WorkProgress, metric, panic_message};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    consumer::group::Group,
+    context::{CallContext, Refusal},
+    handler::Call,
+};
+
+/// How a call ended, once its transaction, if it had one, has ended too.
+#[derive(Debug)]
+pub(crate) enum CallEnd {
+    /// Its unit of work was committed.
+    Committed,
+    /// It succeeded and began no unit of work: what it did is to be marked.
+    Succeeded,
+    /// Its marks were refused: nothing was done.
+    Refused(Vec<Marked>),
+    /// It cannot work as it is configured.
+    Misconfigured(String),
+    /// It asked for the message to be dropped, saying why.
+    Discarded(String),
+    /// It failed.
+    Failed(Failed),
+    /// It was ended because the hold on its message was lost.
+    LeaseLost,
+    /// It was ended by the deadline of a shutdown.
+    ShutDown,
+}
+
+/// A failed call.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) failure: Failure,
+    pub(crate) verdict: Verdict,
+    /// Whether its unit of work may have been committed all the same: the store knows.
+    pub(crate) maybe_committed: bool,
+}
+
+enum Ended {
+    Returned(HandlerResult),
+    Panicked(String),
+    TimedOut,
+    LeaseLost,
+    ShutDown,
+}
+
+/// Makes a call and awaits its end, the rollback of an unfinished unit of work included.
+///
+/// A `blocking` call is not dropped when it has to end: it is asked to, and awaited, since it goes on in any case.
+pub(crate) async fn make_call(
+    group: &Group,
+    call: Call,
+    cx: &Arc<CallContext>,
+    lost: &CancellationToken,
+    blocking: bool,
+) -> CallEnd {
+    let topic = cx.messages[0].topic.clone();
+    let started = group.environment.clock.monotonic();
+    let guard = group.watch.call(topic.clone(), cx.deadline.clone());
+    let ended = {
+        let mut call = pin!(AssertUnwindSafe(call).catch_unwind());
+        let told = tokio::select! {
+            biased;
+            returned = &mut call => Err(returned),
+            () = guard.timed_out().cancelled() => Ok(Ended::TimedOut),
+            () = lost.cancelled() => Ok(Ended::LeaseLost),
+            () = group.cancelled.cancelled() => Ok(Ended::ShutDown),
+        };
+        match told {
+            Err(Ok(result)) => Ended::Returned(result),
+            Err(Err(panic)) => Ended::Panicked(panic_message(&*panic).to_owned()),
+            Ok(told) => {
+                cx.cancelled.cancel();
+                if blocking {
+                    let _returned_late = call.await;
+                }
+                told
+            }
+        }
+    };
+    drop(guard);
+    let labels = [("group", group.name.to_string()), ("topic", topic.to_string())];
+    let seconds = group
+        .environment
+        .clock
+        .monotonic()
+        .saturating_sub(started)
+        .as_secs_f64();
+    metrics::histogram!(metric::HANDLER_SECONDS, &labels).record(seconds);
+    if let Some(tx) = cx.slot.take_dropped()
+        && let Err(error) = tx.rollback().await
+    {
+        tracing::warn!(group = %group.name, id = %cx.messages[0].id, %error, "a rollback failed; the store ends the transaction itself");
+    }
+    classify(group, cx, ended)
+}
+
+fn classify(group: &Group, cx: &CallContext, ended: Ended) -> CallEnd {
+    let progress = cx.slot.progress();
+    match cx.take_refusal() {
+        Some(Refusal::Marks(marked)) => return CallEnd::Refused(marked),
+        Some(Refusal::Misconfigured(why)) => return CallEnd::Misconfigured(why),
+        None => {}
+    }
+    if progress == WorkProgress::Committed {
+        if let Ended::Returned(Err(error)) = &ended {
+            tracing::warn!(group = %group.name, id = %cx.messages[0].id, %error, "a handler failed after it had committed: that counts as success");
+        }
+        return CallEnd::Committed;
+    }
+    let maybe_committed = matches!(
+        progress,
+        WorkProgress::Committing
+            | WorkProgress::CommitFailed {
+                outcome_unknown: true
+            }
+    );
+    let failed = |cause, message: String, verdict| {
+        let failure = Failure::new(
+            cause,
+            message,
+            &*group.environment.node,
+            group.environment.clock.now(),
+        );
+        CallEnd::Failed(Failed {
+            failure,
+            verdict,
+            maybe_committed,
+        })
+    };
+    match ended {
+        Ended::Returned(Ok(())) if progress == WorkProgress::Unused => CallEnd::Succeeded,
+        Ended::Returned(Ok(())) => {
+            let message =
+                "the handler returned Ok with its unit of work begun and not committed: commit it, or fail";
+            failed(FailureCause::Uncommitted, message.to_owned(), Verdict::Retry)
+        }
+        Ended::Returned(Err(error)) => match error.verdict() {
+            Verdict::Discard if !maybe_committed => CallEnd::Discarded(error.to_string()),
+            Verdict::Permanent => failed(FailureCause::Permanent, error.to_string(), Verdict::Permanent),
+            verdict => failed(FailureCause::Error, error.to_string(), verdict),
+        },
+        Ended::Panicked(message) => failed(FailureCause::Panic, message, Verdict::Retry),
+        Ended::TimedOut => {
+            let message = "the handler took longer than its time-out and was ended".to_owned();
+            failed(FailureCause::Timeout, message, Verdict::Retry)
+        }
+        Ended::LeaseLost => CallEnd::LeaseLost,
+        Ended::ShutDown => CallEnd::ShutDown,
+    }
+}

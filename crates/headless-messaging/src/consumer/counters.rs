@@ -1,0 +1,71 @@
+//! What a group has done in this process, in figures.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use headless_abstractions::{GroupName, TopicName};
+use headless_core::metric;
+
+/// What a group has done in this process since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerStats {
+    /// Deliveries received.
+    pub received: u64,
+    /// Of these, how many may have been made before.
+    pub redelivered: u64,
+    /// Messages handled with success.
+    pub handled: u64,
+    /// Messages that the inbox recognised as handled before.
+    pub duplicates: u64,
+    /// Failed attempts.
+    pub failed: u64,
+    /// Attempts after the first, inline and parked.
+    pub retried: u64,
+    /// Times that a message was parked.
+    pub parked: u64,
+    /// Messages dead-lettered.
+    pub dead: u64,
+    /// Messages discarded by their handler.
+    pub discarded: u64,
+    /// Messages dropped because they had expired.
+    pub expired: u64,
+}
+
+macro_rules! counters {
+    ($($field:ident => $metric:ident),* $(,)?) => {
+        /// The counters behind [`ConsumerStats`]; each also counts its metric.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $($field: AtomicU64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> ConsumerStats {
+                ConsumerStats { $($field: self.$field.load(Ordering::Relaxed),)* }
+            }
+
+            $(
+                pub(crate) fn $field(&self, group: &GroupName, topic: &TopicName, count: u64) {
+                    if count > 0 {
+                        self.$field.fetch_add(count, Ordering::Relaxed);
+                        let labels = [("group", group.to_string()), ("topic", topic.to_string())];
+                        metrics::counter!(metric::$metric, &labels).increment(count);
+                    }
+                }
+            )*
+        }
+    };
+}
+
+counters! {
+    received => RECEIVED,
+    redelivered => REDELIVERED,
+    handled => HANDLED,
+    duplicates => DUPLICATE,
+    failed => FAILED,
+    retried => RETRIED,
+    parked => PARKED,
+    dead => DEAD,
+    discarded => DISCARDED,
+    expired => EXPIRED,
+}

@@ -1,0 +1,294 @@
+//! A running consumer group: what its subscriptions and its retry pickup share.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use headless_abstractions::{
+    Arrival, GroupName, InboxParts, Message, PartitionKey, TopicName, TopicOrder, Transport,
+};
+use headless_core::{Codecs, Environment, State, Verdict, metric};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Inbox, Publisher,
+    consumer::{
+        ConsumerStats, PauseReason, Settings,
+        attempt::CallEnd,
+        breaker::{Circuit, Pass},
+        counters::Counters,
+        pauses::Pauses,
+        permits::Permits,
+        watch::Watch,
+    },
+    handler::Handler,
+    plant::Planted,
+};
+
+/// A running consumer group: what its subscriptions and its retry pickup share.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) name: GroupName,
+    pub(crate) settings: Settings,
+    pub(crate) form: Inbox,
+    /// `None` under [`Inbox::Off`]: the consumer then uses no store.
+    pub(crate) store: Option<InboxParts>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) topics: BTreeMap<TopicName, Arc<Topic>>,
+    pub(crate) permits: Permits,
+    pub(crate) counters: Counters,
+    pub(crate) watch: Watch,
+    pub(crate) environment: Environment,
+    pub(crate) state: State,
+    pub(crate) publisher: Publisher,
+    pub(crate) codecs: Codecs,
+    pub(crate) planted: Planted,
+    /// Intake has stopped: waits are cut, what runs goes on.
+    pub(crate) stopping: CancellationToken,
+    /// The deadline of the shutdown has passed: what runs is ended.
+    pub(crate) cancelled: CancellationToken,
+    /// Everything that works on messages of the group.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// What a group is made from.
+pub(crate) struct GroupParts {
+    pub(crate) name: GroupName,
+    pub(crate) settings: Settings,
+    pub(crate) form: Inbox,
+    pub(crate) store: Option<InboxParts>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) handlers: BTreeMap<TopicName, (TopicOrder, Vec<Handler>)>,
+    pub(crate) environment: Environment,
+    pub(crate) state: State,
+    pub(crate) publisher: Publisher,
+    pub(crate) codecs: Codecs,
+    pub(crate) planted: Planted,
+}
+
+impl Group {
+    /// A group that stops its intake with `stopping`.
+    pub(crate) fn new(parts: GroupParts, stopping: CancellationToken) -> Self {
+        let GroupParts {
+            name,
+            settings,
+            form,
+            store,
+            transport,
+            handlers,
+            environment,
+            state,
+            publisher,
+            codecs,
+            planted,
+        } = parts;
+        let topics = handlers
+            .into_iter()
+            .map(|(name, (order, handlers))| {
+                let circuit = Circuit::new(
+                    settings.breaker,
+                    environment.clock.clone(),
+                    environment.random.clone(),
+                );
+                let pauses = Pauses::default();
+                if settings.start_paused {
+                    pauses.insert(PauseReason::Operator);
+                }
+                let topic = Topic {
+                    name: name.clone(),
+                    order,
+                    handlers,
+                    circuit,
+                    pauses,
+                    problem: Mutex::default(),
+                    parked_here: Mutex::default(),
+                };
+                (name, Arc::new(topic))
+            })
+            .collect();
+        Self {
+            permits: Permits::new(settings.concurrency),
+            counters: Counters::default(),
+            watch: Watch::new(environment.clock.clone(), settings.lease),
+            stopping,
+            cancelled: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            store: store.filter(|_| form != Inbox::Off),
+            name,
+            settings,
+            form,
+            transport,
+            topics,
+            environment,
+            state,
+            publisher,
+            codecs,
+            planted,
+        }
+    }
+
+    /// `message` as this group meets it.
+    pub(crate) fn arrival(&self, topic: &Topic, message: &Message) -> Arrival {
+        let ordered = self.settings.ordered && topic.order.is_ordered();
+        let mut arrival = Arrival::of(&self.name, message, ordered);
+        if crate::plant::planted!(self.planted, ParkedKeyForgotten)
+            && !topic.parked_here(arrival.key.as_ref())
+        {
+            arrival.key = None;
+        }
+        arrival
+    }
+
+    /// Counts and logs that a bound was hit.
+    pub(crate) fn bound_hit(&self, bound: &'static str) {
+        tracing::warn!(group = %self.name, bound, "a bound was hit");
+        metrics::counter!(metric::BOUND_HIT, "group" => self.name.to_string(), "reason" => bound)
+            .increment(1);
+    }
+}
+
+/// A topic as a group reads it.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) name: TopicName,
+    pub(crate) order: TopicOrder,
+    pub(crate) handlers: Vec<Handler>,
+    pub(crate) circuit: Circuit,
+    pub(crate) pauses: Pauses,
+    problem: Mutex<Option<String>>,
+    /// Kept for the planted bug that takes it for the truth; the truth is in the store.
+    parked_here: Mutex<BTreeSet<PartitionKey>>,
+}
+
+impl Topic {
+    /// The handler of this message's type. A message without a type, from a foreign producer, is for the one handler
+    /// there is.
+    pub(crate) fn handler_of(&self, message: &Message) -> Option<Handler> {
+        match (&message.message_type, &*self.handlers) {
+            (None, [only]) => Some(only.clone()),
+            (None, _) => None,
+            (Some(name), handlers) => handlers
+                .iter()
+                .find(|handler| handler.message_type == name.as_str())
+                .cloned(),
+        }
+    }
+
+    /// Tells the circuit how a call ended.
+    pub(crate) fn record(&self, pass: Pass, end: &CallEnd) {
+        match end {
+            CallEnd::Failed(failed) if failed.verdict != Verdict::Permanent => {
+                if self.circuit.failed(pass) {
+                    tracing::warn!(topic = %self.name, "a circuit has opened");
+                }
+            }
+            CallEnd::Committed | CallEnd::Succeeded | CallEnd::Discarded(_) | CallEnd::Failed(_) => {
+                self.circuit.succeeded(pass);
+            }
+            // These say nothing about what the handler depends on; a probe among them leaves its place to another.
+            CallEnd::Refused(_) | CallEnd::Misconfigured(_) | CallEnd::LeaseLost | CallEnd::ShutDown => {
+                drop(pass);
+            }
+        }
+    }
+
+    /// Pauses the topic for a mistake that no retry mends.
+    pub(crate) fn misconfigured(&self, why: &str) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+        self.pauses.insert(PauseReason::Configuration);
+    }
+
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn remember_parked(&self, arrival: &Arrival) {
+        if cfg!(feature = "planted-bugs") {
+            self.parked_here
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(arrival.key.clone());
+        }
+    }
+
+    fn parked_here(&self, key: Option<&PartitionKey>) -> bool {
+        let parked = self.parked_here.lock().unwrap_or_else(PoisonError::into_inner);
+        key.is_some_and(|key| parked.contains(key))
+    }
+}
+
+/// A running consumer, to watch and to steer.
+#[derive(Clone, Debug)]
+pub struct ConsumerHandle {
+    pub(crate) group: Arc<Group>,
+}
+
+/// A subscription of a consumer to one topic, as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionStatus {
+    /// Its topic.
+    pub topic: TopicName,
+    /// Why it is paused; empty when it is not.
+    pub paused: BTreeSet<PauseReason>,
+    /// Whether its circuit is open.
+    pub circuit_open: bool,
+    /// The mistake of configuration that paused it.
+    pub problem: Option<String>,
+}
+
+impl ConsumerHandle {
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> &GroupName {
+        &self.group.name
+    }
+
+    /// What it has done in this process since it started.
+    #[must_use]
+    pub fn stats(&self) -> ConsumerStats {
+        self.group.counters.snapshot()
+    }
+
+    /// Its subscriptions, in the order of their topics.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<SubscriptionStatus> {
+        let status = |topic: &Arc<Topic>| SubscriptionStatus {
+            topic: topic.name.clone(),
+            paused: topic.pauses.reasons(),
+            circuit_open: !topic.circuit.is_closed(),
+            problem: topic.problem(),
+        };
+        self.group.topics.values().map(status).collect()
+    }
+
+    /// Starts no more handlers in this process until [`resume`](Self::resume). What runs is let finish.
+    pub fn pause(&self) {
+        for topic in self.group.topics.values() {
+            topic.pauses.insert(PauseReason::Operator);
+        }
+    }
+
+    /// Takes back a [`pause`](Self::pause). Other reasons to pause stay.
+    pub fn resume(&self) {
+        for topic in self.group.topics.values() {
+            topic.pauses.remove(PauseReason::Operator);
+        }
+        self.group.environment.wakeups.parked().wake();
+    }
+
+    /// At most this many handler calls at once in this process; 0 counts as 1. What runs is let finish.
+    pub fn set_concurrency(&self, most: usize) {
+        self.group.permits.set_limit(most.max(1));
+    }
+
+    /// How many handler calls may run at once.
+    #[must_use]
+    pub fn concurrency(&self) -> usize {
+        self.group.permits.limit()
+    }
+}

@@ -1,0 +1,85 @@
+//! A message in the hands of a group, on its way through its rounds.
+
+use headless_abstractions::{Arrival, Delivery, Error, Failure, Hold, Message, Owner, ParkedRow, Redelivery};
+use tokio_util::sync::CancellationToken;
+
+/// A message in the hands of a group.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) message: Message,
+    pub(crate) arrival: Arrival,
+    pub(crate) hold: Hold,
+    /// The rounds that the store has counted, the present one included; 0 while it has no row.
+    pub(crate) rounds: u32,
+    /// What failed in earlier rounds.
+    pub(crate) failures: Vec<Failure>,
+    pub(crate) redelivery: Redelivery,
+    /// What was wrong with its envelope.
+    pub(crate) malformed: Option<Error>,
+    /// Whether the store must be asked before the handler runs.
+    pub(crate) must_admit: bool,
+    pub(crate) from_park: bool,
+    /// Cancelled when the delivery has gone to another member.
+    pub(crate) revoked: CancellationToken,
+}
+
+impl Item {
+    /// From the transport. A delivery that may not be the first is admitted before it is run, so that a message which
+    /// kills its process is counted.
+    pub(crate) fn delivered(
+        delivery: Delivery,
+        arrival: Arrival,
+        around: bool,
+        revoked: CancellationToken,
+    ) -> Self {
+        Self {
+            must_admit: around || delivery.redelivery != Redelivery::First,
+            message: delivery.message,
+            arrival,
+            hold: Hold::Absent,
+            rounds: 0,
+            failures: Vec::new(),
+            redelivery: delivery.redelivery,
+            malformed: delivery.malformed,
+            from_park: false,
+            revoked,
+        }
+    }
+
+    /// From the park.
+    pub(crate) fn parked(row: ParkedRow, owner: Owner) -> Self {
+        Self {
+            hold: Hold::Running {
+                owner,
+                epoch: row.claim.epoch,
+            },
+            message: row.message,
+            arrival: row.arrival,
+            rounds: row.rounds,
+            failures: row.failures,
+            redelivery: Redelivery::Again(row.rounds.saturating_sub(1)),
+            malformed: None,
+            must_admit: false,
+            from_park: true,
+            revoked: CancellationToken::new(),
+        }
+    }
+
+    /// The round that is under way, counted from 1.
+    pub(crate) fn round(&self) -> u32 {
+        self.rounds.max(1)
+    }
+}
+
+/// How the way of a message through its present round ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The group is done with it.
+    Finished,
+    /// It is parked: its delivery is done with, its key waits.
+    Parked,
+    /// The transport is to deliver it again after this time.
+    Requeue(std::time::Duration),
+    /// It was given up undone; it comes back by itself.
+    Unsettled,
+}

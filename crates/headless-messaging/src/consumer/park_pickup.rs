@@ -1,0 +1,167 @@
+//! Picks up parked messages that are due: a key's run serially, keys in parallel.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use headless_abstractions::{Abandon, Claim, ClaimParked, InboxParts, ParkedRow, Result, TopicName};
+use headless_core::Next;
+
+use crate::consumer::{
+    group::{Group, Topic},
+    item::{End, Item},
+    permits::Permit,
+    process::Process,
+    watch::HoldGuard,
+};
+
+/// Claims what is due, as many messages as may run, and starts them.
+pub(crate) async fn pick_up(group: Arc<Group>, store: InboxParts) -> Result<Next> {
+    if group.topics.values().all(|topic| !takes_parked(topic)) {
+        return Ok(Next::Wait);
+    }
+    // A permit first: what is claimed and cannot run would burn its round if this process died.
+    let permit = tokio::select! {
+        biased;
+        () = group.stopping.cancelled() => return Ok(Next::Wait),
+        permit = group.permits.acquire() => permit,
+    };
+    let except: Vec<TopicName> = group
+        .topics
+        .values()
+        .filter(|topic| !takes_parked(topic))
+        .map(|topic| topic.name.clone())
+        .collect();
+    let (owner, limit) = (group.environment.owner, group.permits.limit());
+    let request =
+        ClaimParked::new(owner, group.name.clone(), limit, group.settings.lease).with_except_topics(except);
+    let asked_at = group.environment.clock.monotonic();
+    let rows = store.parked.claim(&request).await?;
+    let next = if rows.len() >= limit {
+        Next::Again
+    } else {
+        Next::Wait
+    };
+    let mut permit = permit;
+    for rows in runs(rows) {
+        let run = Run {
+            rows: rows
+                .into_iter()
+                .map(|row| {
+                    let guard = group.watch.hold(row.claim, asked_at);
+                    (row, guard)
+                })
+                .collect(),
+            group: group.clone(),
+            store: store.clone(),
+            permit: permit.take(),
+        };
+        group.environment.spawner.work(group.tasks.track_future(run.go()));
+    }
+    Ok(next)
+}
+
+fn takes_parked(topic: &Topic) -> bool {
+    topic.pauses.is_empty() && topic.circuit.open_left().is_none()
+}
+
+/// The rows by key, those of a key in their order.
+fn runs(rows: Vec<ParkedRow>) -> Vec<Vec<ParkedRow>> {
+    let mut runs: Vec<Vec<ParkedRow>> = Vec::new();
+    let mut of_key = BTreeMap::new();
+    for row in rows {
+        match row
+            .arrival
+            .key
+            .clone()
+            .map(|key| (row.arrival.topic.clone(), key))
+        {
+            Some(key) => {
+                let at = *of_key.entry(key).or_insert_with(|| {
+                    runs.push(Vec::new());
+                    runs.len() - 1
+                });
+                runs[at].push(row);
+            }
+            None => runs.push(vec![row]),
+        }
+    }
+    runs
+}
+
+/// The claimed messages of one key, in order.
+struct Run {
+    rows: std::collections::VecDeque<(ParkedRow, HoldGuard)>,
+    group: Arc<Group>,
+    store: InboxParts,
+    permit: Option<Permit>,
+}
+
+impl Run {
+    async fn go(mut self) {
+        while let Some((row, guard)) = self.rows.pop_front() {
+            let claim = row.claim;
+            let Some(topic) = self.group.topics.get(&row.arrival.topic).cloned() else {
+                // Parked by a member that reads this topic; this one does not know it.
+                self.abandon(claim, guard).await;
+                return;
+            };
+            let permit = match self.permit.take() {
+                Some(permit) => Some(permit),
+                None => tokio::select! {
+                    biased;
+                    () = self.group.stopping.cancelled() => None,
+                    permit = self.group.permits.acquire() => permit,
+                },
+            };
+            if permit.is_none() {
+                self.abandon(claim, guard).await;
+                return;
+            }
+            let mut process = Process::new(
+                &self.group,
+                &topic,
+                Item::parked(row, self.group.environment.owner),
+                permit,
+            );
+            process.hold = Some(guard);
+            if process.run().await != End::Finished {
+                self.abandon_rest().await;
+                return;
+            }
+            // What waited behind it, or for its idempotency key, is due now.
+            self.group.environment.wakeups.parked().wake();
+        }
+    }
+
+    async fn abandon(&mut self, claim: Claim, guard: HoldGuard) {
+        drop(guard);
+        self.give_back(vec![claim]).await;
+        self.abandon_rest().await;
+    }
+
+    /// Gives back what was claimed behind a message that has to wait again; none of it was tried.
+    async fn abandon_rest(&mut self) {
+        let claims = self.rows.drain(..).map(|(row, _)| row.claim).collect();
+        self.give_back(claims).await;
+    }
+
+    async fn give_back(&self, claims: Vec<Claim>) {
+        if claims.is_empty() {
+            return;
+        }
+        let (name, owner) = (&self.group.name, self.group.environment.owner);
+        match self
+            .store
+            .parked
+            .abandon(name, owner, &claims, &Abandon::unused())
+            .await
+        {
+            Ok(settled) if settled.is_complete() => {}
+            Ok(settled) => {
+                tracing::debug!(group = %name, lost = settled.lost.len(), "claims on parked messages were lost");
+            }
+            Err(error) => {
+                tracing::warn!(group = %name, %error, "giving back parked messages failed; they come back with their lease");
+            }
+        }
+    }
+}

@@ -1,0 +1,586 @@
+//! The way of one message through a round: admit, run, mark, park or bury.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use headless_abstractions::{
+    Admission, AttemptUse, Bury, Claim, Failure, FailureCause, Hold, InboxParts, InboxState, Marked, Park,
+    Parked, Result,
+};
+use headless_core::{Backoff, Verdict, WorkSlot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    BatchContext, Context, Inbox,
+    consumer::{
+        Deadline, PauseReason,
+        attempt::{CallEnd, Failed, make_call},
+        group::{Group, Topic},
+        item::{End, Item},
+        permits::Permit,
+        watch::HoldGuard,
+    },
+    context::{Attempt, CallContext},
+    handler::{Call, Handler, HandlerKind},
+    plant::planted,
+};
+
+/// Between tries of what has to succeed in the end.
+const INSIST: Backoff = Backoff::exponential(Duration::from_millis(50), Duration::from_secs(5));
+
+/// How long a delivery waits for room in the park before it asks again.
+const FULL: Duration = Duration::from_secs(1);
+
+/// One message on its way through a round.
+pub(crate) struct Process<'a> {
+    pub(crate) group: &'a Arc<Group>,
+    pub(crate) topic: &'a Arc<Topic>,
+    pub(crate) item: Item,
+    pub(crate) permit: Option<Permit>,
+    pub(crate) hold: Option<HoldGuard>,
+    /// What failed in this round.
+    pub(crate) failures: Vec<Failure>,
+    /// Whether a call was ended by the deadline of a shutdown.
+    shut_down: bool,
+}
+
+/// What to do next with the message.
+enum Step {
+    /// Ask the store where it stands, and go on from there.
+    Again,
+    End(End),
+}
+
+/// The wait was ended: by a shutdown, or because the delivery went to another member.
+pub(super) struct Stopped;
+
+pub(super) type Stoppable<T> = Result<T, Stopped>;
+
+impl<'a> Process<'a> {
+    pub(crate) fn new(
+        group: &'a Arc<Group>,
+        topic: &'a Arc<Topic>,
+        item: Item,
+        permit: Option<Permit>,
+    ) -> Self {
+        Self {
+            group,
+            topic,
+            item,
+            permit,
+            hold: None,
+            failures: Vec::new(),
+            shut_down: false,
+        }
+    }
+
+    /// Takes the message through its round. Whatever happens, it is settled as the answer says or comes back.
+    pub(crate) async fn run(mut self) -> End {
+        let Some(store) = self.group.store.clone() else {
+            return crate::consumer::without_store::run(self).await;
+        };
+        if let Hold::Running { epoch, .. } = self.item.hold
+            && self.hold.is_none()
+        {
+            let claim = Claim::new(self.item.message.id, epoch);
+            self.hold = Some(
+                self.group
+                    .watch
+                    .hold(claim, self.group.environment.clock.monotonic()),
+            );
+        }
+        loop {
+            match self.step(&store).await {
+                Ok(Step::Again) => {}
+                Ok(Step::End(end)) => return end,
+                Err(Stopped) => {
+                    self.give_back(&store).await;
+                    return End::Unsettled;
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, store: &InboxParts) -> Stoppable<Step> {
+        if self.is_expired() {
+            if self.item.hold == Hold::Absent {
+                // Nothing is known of it, and what has expired stays expired: its delivery alone is settled.
+                self.group
+                    .counters
+                    .expired(&self.group.name, &self.item.message.topic, 1);
+                return Ok(Step::End(End::Finished));
+            }
+            return self.discard(store, true).await;
+        }
+        if self.item.must_admit
+            && let Some(step) = self.admit(store).await?
+        {
+            return Ok(step);
+        }
+        let retry = &self.group.settings.retry;
+        if self.item.rounds > retry.max_rounds() {
+            let message = format!(
+                "{} rounds ended without an answer: it may kill its process",
+                retry.max_rounds()
+            );
+            return self.bury_as(store, FailureCause::RoundsExhausted, message).await;
+        }
+        if let Some(error) = self.item.malformed.take() {
+            return self
+                .bury_as(store, FailureCause::Undecodable, error.to_string())
+                .await;
+        }
+        let Some(handler) = self.topic.handler_of(&self.item.message) else {
+            return self.park_unknown_type(store).await;
+        };
+        self.attempts(store, &handler).await
+    }
+
+    /// Asks the store whether the message may run; `None` when it may.
+    async fn admit(&mut self, store: &InboxParts) -> Stoppable<Option<Step>> {
+        let (owner, lease) = (self.group.environment.owner, self.group.settings.lease);
+        let arrivals = [self.item.arrival.clone()];
+        let asked_at = self.group.environment.clock.monotonic();
+        let answers = self
+            .insist("admit", || store.inbox.admit(owner, lease, &arrivals))
+            .await?;
+        Ok(match answers.first() {
+            Some(&Admission::Run { epoch, rounds }) => {
+                self.item.hold = Hold::Running { owner, epoch };
+                self.item.rounds = rounds;
+                self.item.must_admit = false;
+                self.hold = Some(
+                    self.group
+                        .watch
+                        .hold(Claim::new(self.item.message.id, epoch), asked_at),
+                );
+                None
+            }
+            Some(&Admission::Settled(state)) => Some(Step::End(self.settled_before(state))),
+            Some(&Admission::Busy { lease_left }) => {
+                self.hold_off(lease_left).await?;
+                Some(Step::Again)
+            }
+            Some(Admission::Behind) => Some(self.park_behind(store).await?),
+            None => {
+                tracing::error!(group = %self.group.name, "the store answered an admission with nothing");
+                self.hold_off(FULL).await?;
+                Some(Step::Again)
+            }
+        })
+    }
+
+    /// The inline attempts of a round.
+    async fn attempts(&mut self, store: &InboxParts, handler: &Handler) -> Stoppable<Step> {
+        let retry = self.group.settings.retry;
+        for inline in 0..=retry.inline_attempts() {
+            if inline > 0 {
+                self.wait(retry.inline_delay(inline - 1, &*self.group.environment.random))
+                    .await?;
+            }
+            if inline > 0 || self.item.rounds > 1 {
+                self.group
+                    .counters
+                    .retried(&self.group.name, &self.item.message.topic, 1);
+            }
+            match self.attempt(handler, inline + 1).await? {
+                CallEnd::Committed => {
+                    if planted!(self.group.planted, MarkAfterCommit) {
+                        let marks = [(self.item.arrival.clone(), self.item.hold)];
+                        self.insist("mark", || store.inbox.mark(&marks)).await?;
+                    }
+                    return Ok(Step::End(self.handled()));
+                }
+                CallEnd::Succeeded => return self.mark(store).await,
+                CallEnd::Refused(marked) => {
+                    let answer = marked.first().copied().unwrap_or(Marked::LeaseLost);
+                    return self.refused(store, answer).await;
+                }
+                CallEnd::Misconfigured(why) => return self.misconfigured(&why),
+                CallEnd::Discarded(why) => {
+                    tracing::info!(group = %self.group.name, id = %self.item.message.id, why, "a handler discarded a message");
+                    return self.discard(store, false).await;
+                }
+                CallEnd::LeaseLost => return Ok(self.lost_hold()),
+                CallEnd::ShutDown => {
+                    self.shut_down = true;
+                    return Err(Stopped);
+                }
+                CallEnd::Failed(failed) => {
+                    if failed.maybe_committed && self.was_processed(store).await? {
+                        return Ok(Step::End(self.handled()));
+                    }
+                    if let Some(step) = self.failed(store, failed).await? {
+                        return Ok(step);
+                    }
+                }
+            }
+        }
+        let after = retry.round_delay(self.item.round(), &*self.group.environment.random);
+        self.park_or_bury(store, after).await
+    }
+
+    /// Records a failed attempt; `None` when another inline attempt may follow.
+    async fn failed(&mut self, store: &InboxParts, failed: Failed) -> Stoppable<Option<Step>> {
+        let (name, topic) = (&self.group.name, &self.item.message.topic);
+        self.group.counters.failed(name, topic, 1);
+        let failure = &failed.failure;
+        tracing::warn!(group = %name, %topic, id = %self.item.message.id, round = self.item.round(), cause = %failure.cause, error = failure.message, "an attempt failed");
+        self.failures.push(failed.failure);
+        match failed.verdict {
+            Verdict::Permanent => self.bury(store).await.map(Some),
+            Verdict::RetryAfter(after) => self.park_or_bury(store, after).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) async fn attempt(&mut self, handler: &Handler, inline: u32) -> Stoppable<CallEnd> {
+        let Some(pass) = self.pass_circuit().await else {
+            return Err(Stopped);
+        };
+        let cx = self.call_context(Attempt {
+            round: self.item.round(),
+            inline,
+        });
+        let call = match decode_call(handler, &cx, self.group) {
+            Ok(call) => call,
+            Err(error) => {
+                self.topic.circuit.succeeded(pass);
+                let environment = &self.group.environment;
+                let failure = Failure::new(
+                    FailureCause::Undecodable,
+                    error.to_string(),
+                    &*environment.node,
+                    environment.clock.now(),
+                );
+                return Ok(CallEnd::Failed(Failed {
+                    failure,
+                    verdict: Verdict::Permanent,
+                    maybe_committed: false,
+                }));
+            }
+        };
+        let never = CancellationToken::new();
+        let lost = self.hold.as_ref().map_or(&never, HoldGuard::lost);
+        let end = make_call(self.group, call, &cx, lost, handler.blocking).await;
+        self.topic.record(pass, &end);
+        Ok(end)
+    }
+
+    /// Waits for the circuit without holding a permit that another topic could use.
+    async fn pass_circuit(&mut self) -> Option<crate::consumer::breaker::Pass> {
+        if let Some(pass) = self.topic.circuit.try_pass() {
+            return Some(pass);
+        }
+        self.permit = None;
+        let pass = self.topic.circuit.pass(&self.group.stopping).await?;
+        self.permit = self.group.permits.acquire().await;
+        Some(pass)
+    }
+
+    fn call_context(&self, attempt: Attempt) -> Arc<CallContext> {
+        let messages = vec![self.item.message.clone()];
+        let marks = vec![(self.item.arrival.clone(), self.item.hold)];
+        let mut failures = self.item.failures.clone();
+        Failure::append(&mut failures, self.failures.iter().cloned());
+        Arc::new(
+            self.group
+                .call_context(messages, marks, attempt, self.item.redelivery, failures),
+        )
+    }
+
+    /// Marks what succeeded without a unit of work.
+    async fn mark(&mut self, store: &InboxParts) -> Stoppable<Step> {
+        let marks = [(self.item.arrival.clone(), self.item.hold)];
+        let answers = self.insist("mark", || store.inbox.mark(&marks)).await?;
+        match answers.first().copied().unwrap_or(Marked::LeaseLost) {
+            Marked::Now => Ok(Step::End(self.handled())),
+            answer => self.refused(store, answer).await,
+        }
+    }
+
+    async fn refused(&mut self, store: &InboxParts, answer: Marked) -> Stoppable<Step> {
+        match answer {
+            // A mark that was made now and rolled back with others, or a burial, is asked for anew.
+            Marked::Now => Ok(Step::Again),
+            Marked::Already(state) => Ok(Step::End(self.settled_before(state))),
+            Marked::Busy { lease_left } => {
+                self.item.must_admit = !self.item.from_park;
+                self.hold_off(lease_left).await?;
+                Ok(Step::Again)
+            }
+            Marked::Behind => self.park_behind(store).await,
+            Marked::LeaseLost => Ok(self.lost_hold()),
+        }
+    }
+
+    /// The hold is gone: a delivery asks where its message stands, a parked message is with another owner.
+    fn lost_hold(&mut self) -> Step {
+        self.hold = None;
+        if self.item.from_park {
+            return Step::End(End::Unsettled);
+        }
+        self.item.hold = Hold::Absent;
+        self.item.must_admit = true;
+        Step::Again
+    }
+
+    async fn park_behind(&mut self, store: &InboxParts) -> Stoppable<Step> {
+        let park = Park::behind(
+            self.item.message.clone(),
+            self.item.arrival.clone(),
+            self.item.hold,
+        );
+        self.park(store, park).await
+    }
+
+    async fn park_unknown_type(&mut self, store: &InboxParts) -> Stoppable<Step> {
+        let message = match &self.item.message.message_type {
+            Some(name) => format!("no handler of group {} takes the type {name:?}", self.group.name),
+            None => format!(
+                "the message has no type, and group {} has several handlers",
+                self.group.name
+            ),
+        };
+        let (clock, node) = (&self.group.environment.clock, &self.group.environment.node);
+        let failure = Failure::new(FailureCause::UnknownType, message, &**node, clock.now());
+        let after = self.group.settings.unknown_type_delay;
+        let (message, arrival) = (self.item.message.clone(), self.item.arrival.clone());
+        // Repeating the note at each round would push the failures of real attempts out.
+        let failures = if self.item.failures.contains(&failure) {
+            Vec::new()
+        } else {
+            vec![failure]
+        };
+        let park =
+            Park::failed(message, arrival, self.item.hold, after, failures).with_attempt(AttemptUse::Return);
+        self.park(store, park).await
+    }
+
+    async fn park_or_bury(&mut self, store: &InboxParts, after: Duration) -> Stoppable<Step> {
+        if self.item.round() >= self.group.settings.retry.max_rounds() {
+            return self.bury(store).await;
+        }
+        let (message, arrival) = (self.item.message.clone(), self.item.arrival.clone());
+        let park = Park::failed(message, arrival, self.item.hold, after, self.failures.clone());
+        self.park(store, park).await
+    }
+
+    async fn park(&mut self, store: &InboxParts, park: Park) -> Stoppable<Step> {
+        let limits = self.group.settings.park_limits;
+        let parks = [park];
+        loop {
+            let answers = self.insist("park", || store.parked.park(&parks, limits)).await?;
+            match answers.first().copied().unwrap_or(Parked::LeaseLost) {
+                Parked::Now => {
+                    self.topic.pauses.remove(PauseReason::Backlog);
+                    self.topic.remember_parked(&self.item.arrival);
+                    self.group
+                        .counters
+                        .parked(&self.group.name, &self.item.message.topic, 1);
+                    return Ok(Step::End(End::Parked));
+                }
+                Parked::Already(state) => return Ok(Step::End(self.settled_before(state))),
+                Parked::KeyFree => return Ok(Step::Again),
+                Parked::LeaseLost => return Ok(self.lost_hold()),
+                Parked::Full => {
+                    self.topic.pauses.insert(PauseReason::Backlog);
+                    self.group.bound_hit("park_limits");
+                    self.hold_off(FULL).await?;
+                }
+            }
+        }
+    }
+
+    async fn bury_as(&mut self, store: &InboxParts, cause: FailureCause, message: String) -> Stoppable<Step> {
+        let environment = &self.group.environment;
+        self.failures.push(Failure::new(
+            cause,
+            message,
+            &*environment.node,
+            environment.clock.now(),
+        ));
+        self.bury(store).await
+    }
+
+    async fn bury(&mut self, store: &InboxParts) -> Stoppable<Step> {
+        let (message, arrival) = (self.item.message.clone(), self.item.arrival.clone());
+        let burials = [Bury::new(message, arrival, self.item.hold, self.failures.clone())];
+        let answers = self.insist("bury", || store.dead_letters.bury(&burials)).await?;
+        match answers.first().copied().unwrap_or(Marked::LeaseLost) {
+            Marked::Now => {
+                let (name, topic) = (&self.group.name, &self.item.message.topic);
+                self.group.counters.dead(name, topic, 1);
+                let cause = self.failures.last().map(|failure| failure.cause.as_str());
+                tracing::error!(group = %name, %topic, id = %self.item.message.id, cause, "a message was dead-lettered");
+                Ok(Step::End(End::Finished))
+            }
+            answer => self.refused(store, answer).await,
+        }
+    }
+
+    /// Drops the message: it has expired, or its handler asked for it.
+    async fn discard(&mut self, store: &InboxParts, expired: bool) -> Stoppable<Step> {
+        let marks = [(self.item.arrival.clone(), self.item.hold)];
+        let answers = self.insist("discard", || store.inbox.discard(&marks)).await?;
+        match answers.first().copied().unwrap_or(Marked::LeaseLost) {
+            Marked::Now => {
+                let (name, topic) = (&self.group.name, &self.item.message.topic);
+                let counters = &self.group.counters;
+                if expired {
+                    counters.expired(name, topic, 1);
+                } else {
+                    counters.discarded(name, topic, 1);
+                }
+                Ok(Step::End(End::Finished))
+            }
+            answer => self.refused(store, answer).await,
+        }
+    }
+
+    fn misconfigured(&self, why: &str) -> Stoppable<Step> {
+        tracing::error!(group = %self.group.name, topic = %self.item.message.topic, why, "the consumer is paused until this is mended");
+        self.topic.misconfigured(why);
+        Err(Stopped)
+    }
+
+    pub(super) fn handled(&self) -> End {
+        self.group
+            .counters
+            .handled(&self.group.name, &self.item.message.topic, 1);
+        End::Finished
+    }
+
+    fn settled_before(&self, state: InboxState) -> End {
+        match state {
+            InboxState::Parked | InboxState::Running => End::Parked,
+            InboxState::Processed | InboxState::Dead | InboxState::Discarded => {
+                self.group
+                    .counters
+                    .duplicates(&self.group.name, &self.item.message.topic, 1);
+                End::Finished
+            }
+        }
+    }
+
+    pub(super) fn is_expired(&self) -> bool {
+        self.item.message.is_expired(self.group.environment.clock.now())
+    }
+
+    async fn was_processed(&self, store: &InboxParts) -> Stoppable<bool> {
+        let (group, id) = (&self.group.name, self.item.message.id);
+        let entry = self.insist("get", || store.queries.get(group, id)).await?;
+        Ok(entry.is_some_and(|entry| entry.state == InboxState::Processed))
+    }
+
+    /// Waits outside the concurrency count: the message runs elsewhere, or there is no room for it.
+    async fn hold_off(&mut self, time: Duration) -> Stoppable<()> {
+        self.permit = None;
+        self.wait(time.clamp(Duration::from_millis(10), self.group.settings.lease))
+            .await?;
+        self.permit = self.group.permits.acquire().await;
+        Ok(())
+    }
+
+    /// Waits, unless the group stops or the delivery goes to another member.
+    pub(super) async fn wait(&self, time: Duration) -> Stoppable<()> {
+        tokio::select! {
+            biased;
+            () = self.group.stopping.cancelled() => Err(Stopped),
+            () = self.item.revoked.cancelled() => Err(Stopped),
+            () = tokio::time::sleep(time) => Ok(()),
+        }
+    }
+
+    /// Makes a store call until it succeeds: what has been decided is not given up because the store is away.
+    pub(super) async fn insist<T, F, Fut>(&self, operation: &'static str, call: F) -> Stoppable<T>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        for tries in 0.. {
+            match call().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    tracing::warn!(group = %self.group.name, id = %self.item.message.id, operation, %error, "a store call failed; trying again");
+                    let delay = INSIST.steady_delay(tries, &*self.group.environment.random);
+                    tokio::select! {
+                        biased;
+                        () = self.group.cancelled.cancelled() => return Err(Stopped),
+                        () = self.item.revoked.cancelled() => return Err(Stopped),
+                        () = tokio::time::sleep(delay) => {}
+                    }
+                }
+            }
+        }
+        Err(Stopped)
+    }
+
+    /// Ends the hold on a message that was given up undone, so that others need not wait for its lease. The round is
+    /// given back, unless a call of it was ended by the deadline: that was an attempt.
+    async fn give_back(&mut self, store: &InboxParts) {
+        let Hold::Running { owner, epoch } = self.item.hold else {
+            return;
+        };
+        self.hold = None;
+        let attempt = if self.shut_down {
+            AttemptUse::Consume
+        } else {
+            AttemptUse::Return
+        };
+        let claims = [Claim::new(self.item.message.id, epoch)];
+        if let Err(error) = store
+            .inbox
+            .release(&self.group.name, owner, &claims, attempt)
+            .await
+        {
+            tracing::warn!(group = %self.group.name, id = %self.item.message.id, %error, "releasing a hold failed; it ends with its lease");
+        }
+    }
+}
+
+impl Group {
+    pub(crate) fn call_context(
+        &self,
+        messages: Vec<headless_abstractions::Message>,
+        marks: Vec<(headless_abstractions::Arrival, Hold)>,
+        attempt: Attempt,
+        redelivery: headless_abstractions::Redelivery,
+        failures: Vec<Failure>,
+    ) -> CallContext {
+        let clock = self.environment.clock.clone();
+        CallContext {
+            group: self.name.clone(),
+            // What a handler publishes is caused by the message; of a batch, by its first.
+            publisher: self.publisher.correlated_to(&messages[0]),
+            messages,
+            marks,
+            attempt,
+            redelivery,
+            failures,
+            form: self.form,
+            inbox_store: self
+                .store
+                .as_ref()
+                .filter(|_| self.form == Inbox::Transactional)
+                .map(|store| store.store_id),
+            state: self.state.clone(),
+            wakeups: self.environment.wakeups.clone(),
+            cancelled: CancellationToken::new(),
+            deadline: Arc::new(Deadline::after(clock, self.settings.timeout)),
+            slot: WorkSlot::new(),
+            refusal: std::sync::Mutex::default(),
+            planted: self.planted,
+        }
+    }
+}
+
+/// Decodes the message of a call and makes it, be its handler one of single events or of batches.
+pub(crate) fn decode_call(handler: &Handler, cx: &Arc<CallContext>, group: &Group) -> Result<Call> {
+    match &handler.kind {
+        HandlerKind::Single(call) => call(&cx.messages[0], &group.codecs, Context::new(cx.clone())),
+        HandlerKind::Batch { call, .. } => {
+            let messages: Vec<_> = cx.messages.iter().collect();
+            call(&messages, &group.codecs, BatchContext::new(cx.clone())).map_err(|(_, error)| error)
+        }
+    }
+}

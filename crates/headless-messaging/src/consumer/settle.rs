@@ -1,0 +1,150 @@
+//! The deliveries of one session with the transport: settling in batches, extending what is held.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use headless_abstractions::{DeliveryToken, ErrorKind, GroupName, Settlement, Subscriber};
+use headless_core::{Backoff, Environment};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+const MOST: usize = 512;
+const AFTER_FAILURE: Backoff = Backoff::exponential(Duration::from_millis(20), Duration::from_secs(2));
+
+/// One subscriber and the deliveries that it has given and that are not settled.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) subscriber: Arc<dyn Subscriber>,
+    unsettled: Mutex<BTreeSet<DeliveryToken>>,
+    pending: Mutex<Vec<Settlement>>,
+    work: Notify,
+    /// No more settlements will come.
+    finished: CancellationToken,
+}
+
+impl Session {
+    pub(crate) fn new(subscriber: Box<dyn Subscriber>) -> Arc<Self> {
+        Arc::new(Self {
+            subscriber: Arc::from(subscriber),
+            unsettled: Mutex::default(),
+            pending: Mutex::default(),
+            work: Notify::new(),
+            finished: CancellationToken::new(),
+        })
+    }
+
+    pub(crate) fn received(&self, tokens: impl IntoIterator<Item = DeliveryToken>) {
+        lock(&self.unsettled).extend(tokens);
+    }
+
+    /// Leaves a delivery to come back.
+    pub(crate) fn forget(&self, token: DeliveryToken) {
+        lock(&self.unsettled).remove(&token);
+    }
+
+    /// Settles a delivery, soon: with others that are settled while the last batch is on its way.
+    pub(crate) fn settle(&self, settlement: Settlement) {
+        self.forget(settlement.token());
+        lock(&self.pending).push(settlement);
+        self.work.notify_one();
+    }
+
+    /// Says that no more settlements will come, so that [`run`](Self::run) ends when all are done.
+    pub(crate) fn finish(&self) {
+        self.finished.cancel();
+    }
+
+    /// Settles until [`finish`](Self::finish) and nothing is pending, or until `cancelled`.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        group: GroupName,
+        environment: Environment,
+        cancelled: CancellationToken,
+    ) {
+        let mut failures = 0;
+        loop {
+            let batch = self.take();
+            if batch.is_empty() {
+                if self.finished.is_cancelled() {
+                    return;
+                }
+                tokio::select! {
+                    biased;
+                    () = self.work.notified() => {}
+                    () = self.finished.cancelled() => {}
+                    () = cancelled.cancelled() => return,
+                }
+                continue;
+            }
+            let answers = tokio::select! {
+                biased;
+                answers = self.subscriber.settle(&batch) => answers,
+                () = cancelled.cancelled() => return,
+            };
+            let mut again = Vec::new();
+            for (settlement, answer) in batch.into_iter().zip(answers) {
+                let Err(error) = answer else { continue };
+                if error.is_retryable() {
+                    again.push(settlement);
+                } else if matches!(
+                    error.kind(),
+                    ErrorKind::LeaseLost | ErrorKind::NotFound | ErrorKind::Closed
+                ) {
+                    tracing::debug!(%group, %error, "a settlement came late; the delivery comes back and is recognised");
+                } else {
+                    tracing::error!(%group, %error, "a settlement was refused; the delivery comes back");
+                }
+            }
+            if again.is_empty() {
+                failures = 0;
+                continue;
+            }
+            lock(&self.pending).splice(0..0, again);
+            let delay = AFTER_FAILURE.steady_delay(failures, &*environment.random);
+            failures += 1;
+            tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return,
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+    }
+
+    /// Extends what is unsettled, again and again, until finished. Run it on the control runtime.
+    pub(crate) async fn extend(self: Arc<Self>, group: GroupName, visibility: Duration) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.finished.cancelled() => return,
+                () = tokio::time::sleep(visibility / 3) => {}
+            }
+            let tokens: Vec<_> = lock(&self.unsettled).iter().copied().collect();
+            if tokens.is_empty() {
+                continue;
+            }
+            let answers = tokio::select! {
+                biased;
+                () = self.finished.cancelled() => return,
+                answers = self.subscriber.extend(&tokens, visibility) => answers,
+            };
+            let failed = answers.iter().filter(|answer| answer.is_err()).count();
+            if failed > 0 {
+                // Settled in the meantime, or gone: then it is delivered again, and recognised.
+                tracing::debug!(%group, failed, "some deliveries could not be extended");
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<Settlement> {
+        let mut pending = lock(&self.pending);
+        let most = pending.len().min(MOST);
+        pending.drain(..most).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

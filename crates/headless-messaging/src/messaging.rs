@@ -1,0 +1,323 @@
+//! Messaging as it runs in one process: publisher, relay, consumers, from start to drain.
+
+use std::{sync::Arc, time::Duration};
+
+use headless_abstractions::{Error, ErrorKind, Result, StoreParts, Transport, TransportInfo};
+use headless_core::{Environment, State, TaskSpec};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    ConsumerHandle, Outgoing, Plan, Publisher, Relay,
+    consumer::{Group, GroupParts, SubscriptionTask, pick_up},
+    maintenance::{spawn_pulse, spawn_purge},
+    plan::Checked,
+};
+
+/// What is left after the deadline of a shutdown for rollbacks and last settlements.
+const AFTER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Messaging as it runs in one process. Dropping it ends its tasks as a crash would; [`shutdown`](Self::shutdown)
+/// drains them.
+#[derive(Debug)]
+pub struct Messaging {
+    environment: Environment,
+    store: Option<StoreParts>,
+    transport: Option<Arc<dyn Transport>>,
+    outgoing: Outgoing,
+    publisher: Publisher,
+    relay: Option<Relay>,
+    consumers: Vec<ConsumerHandle>,
+    intake: Vec<AbortOnDropHandle<()>>,
+    watches: Vec<AbortOnDropHandle<()>>,
+    relaying: Vec<AbortOnDropHandle<()>>,
+    stop_intake: CancellationToken,
+    stop_relay: CancellationToken,
+    stop_watches: CancellationToken,
+}
+
+impl Messaging {
+    /// Checks the plan, declares its topics and groups, and starts relay and consumers.
+    ///
+    /// # Errors
+    /// `Invalid` with every problem of the plan; `Conflict` for a topic that exists in another form; as
+    /// [`Transport::declare`] and the store's calls. Nothing runs then.
+    pub async fn start(plan: Plan) -> Result<Self> {
+        let checked = plan.check()?;
+        warn_of_gaps(&plan, checked.transport.as_ref());
+        if let Some(transport) = &plan.transport {
+            transport.declare(&checked.topology).await?;
+        }
+        let outgoing = Outgoing::new(
+            &plan.environment,
+            checked.topics.clone(),
+            plan.codecs.clone(),
+            plan.limits,
+            checked.transport.clone(),
+        );
+        let outbox = plan.store.as_ref().and_then(|store| store.outbox.clone());
+        let publisher = Publisher::new(
+            outgoing.clone(),
+            outbox.as_ref().map(|outbox| outbox.store.clone()),
+            plan.transport.clone(),
+            plan.environment.wakeups.clone(),
+        );
+        let relay = match (&outbox, &plan.transport) {
+            (Some(outbox), Some(transport)) if plan.relays => Some(Relay::new(
+                &plan.environment,
+                outbox.store.clone(),
+                transport.clone(),
+                plan.relay,
+                plan.planted,
+            )),
+            _ => None,
+        };
+        let mut messaging = Self {
+            environment: plan.environment.clone(),
+            store: plan.store.clone(),
+            transport: plan.transport.clone(),
+            outgoing,
+            publisher,
+            relay,
+            consumers: Vec::new(),
+            intake: Vec::new(),
+            watches: Vec::new(),
+            relaying: Vec::new(),
+            stop_intake: CancellationToken::new(),
+            stop_relay: CancellationToken::new(),
+            stop_watches: CancellationToken::new(),
+        };
+        messaging.start_relay(&plan);
+        messaging.start_consumers(&plan, checked);
+        Ok(messaging)
+    }
+
+    fn start_relay(&mut self, plan: &Plan) {
+        if let Some(relay) = &self.relay {
+            self.relaying
+                .push(AbortOnDropHandle::new(relay.spawn(self.stop_relay.clone())));
+        }
+        let Some(store) = &self.store else { return };
+        if let Some(pulse) = &store.pulse {
+            let task = spawn_pulse(
+                &self.environment,
+                pulse.clone(),
+                plan.pulse.clone(),
+                self.stop_relay.clone(),
+            );
+            self.relaying.push(AbortOnDropHandle::new(task));
+        }
+        let purge = spawn_purge(
+            &self.environment,
+            store.outbox.clone(),
+            store.inbox.clone(),
+            plan.purge.clone(),
+            self.stop_intake.clone(),
+        );
+        self.intake.push(AbortOnDropHandle::new(purge));
+    }
+
+    fn start_consumers(&mut self, plan: &Plan, checked: Checked) {
+        let Some(transport) = &plan.transport else { return };
+        let inbox = plan.store.as_ref().and_then(|store| store.inbox.clone());
+        for group in checked.groups {
+            let parts = GroupParts {
+                name: group.name,
+                settings: group.consumer.settings,
+                form: group.form,
+                store: inbox.clone(),
+                transport: transport.clone(),
+                handlers: group.handlers,
+                environment: plan.environment.clone(),
+                state: plan.state.clone(),
+                publisher: self.publisher.clone(),
+                codecs: plan.codecs.clone(),
+                planted: plan.planted,
+            };
+            let group = Arc::new(Group::new(parts, self.stop_intake.clone()));
+            self.start_group(&group);
+            self.consumers.push(ConsumerHandle { group });
+        }
+    }
+
+    fn start_group(&mut self, group: &Arc<Group>) {
+        let environment = &self.environment;
+        let inbox = group.store.as_ref().map(|store| store.inbox.clone());
+        let watch = group.watch.clone().run(
+            group.name.clone(),
+            environment.owner,
+            inbox,
+            self.stop_watches.clone(),
+        );
+        self.watches
+            .push(AbortOnDropHandle::new(environment.spawner.control(watch)));
+        for topic in group.topics.values() {
+            let task = SubscriptionTask::new(group.clone(), topic.clone()).run();
+            self.intake
+                .push(AbortOnDropHandle::new(environment.spawner.work(task)));
+        }
+        if let Some(store) = group.store.clone() {
+            let spec = TaskSpec::new(
+                format!("retry pickup of {}", group.name),
+                group.settings.park_poll,
+            )
+            .with_wake(environment.wakeups.parked());
+            let group = group.clone();
+            let pickup = environment
+                .background
+                .spawn(spec, self.stop_intake.clone(), move || {
+                    pick_up(group.clone(), store.clone())
+                });
+            self.intake.push(AbortOnDropHandle::new(pickup));
+        }
+    }
+
+    /// The publisher of this process.
+    #[must_use]
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// What a unit of work needs to publish: put it into its state.
+    #[must_use]
+    pub fn state_of_work(&self, state: &State) -> State {
+        state.clone().with(self.outgoing.clone())
+    }
+
+    /// The relay, where this process has one.
+    #[must_use]
+    pub fn relay(&self) -> Option<&Relay> {
+        self.relay.as_ref()
+    }
+
+    /// The consumers, in the order in which they were planned.
+    #[must_use]
+    pub fn consumers(&self) -> &[ConsumerHandle] {
+        &self.consumers
+    }
+
+    /// Stops intake, lets handlers run until `timeout` has passed, then ends them; awaits rollbacks, settles what has
+    /// ended, relays once more, gives back what is left and closes the transport.
+    ///
+    /// # Errors
+    /// `Timeout` when something did not end in time and was aborted: its messages come back when their leases end.
+    /// The first error of giving back or closing, when nothing else failed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends what is left as a crash would: nothing is lost, messages come back in time.
+    pub async fn shutdown(mut self, timeout: Duration) -> Result<()> {
+        tracing::info!(node = %self.environment.node, ?timeout, "draining");
+        self.stop_intake.cancel();
+        let mut overdue = false;
+        if !self.intake_ended(timeout).await {
+            tracing::warn!("handlers are ended: the time for draining is over");
+            for consumer in &self.consumers {
+                consumer.group.cancelled.cancel();
+            }
+            overdue = !self.intake_ended(AFTER_DEADLINE).await;
+        }
+        self.intake.clear();
+        self.stop_watches.cancel();
+        self.watches.clear();
+        overdue |= !self.relay_ended().await;
+        let released = self.release().await;
+        let closed = match &self.transport {
+            Some(transport) => within(transport.close()).await,
+            None => Ok(()),
+        };
+        if overdue {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                "not everything ended in time and was aborted: its messages come back when their leases end",
+            )
+            .with_operation("shutdown"));
+        }
+        released.and(closed)
+    }
+
+    /// Whether subscriptions, pickups and what they started have ended within this time.
+    async fn intake_ended(&mut self, time: Duration) -> bool {
+        let intake = &mut self.intake;
+        let consumers = &self.consumers;
+        let all = async {
+            for task in intake.iter_mut().filter(|task| !task.is_finished()) {
+                log_if_panicked(task.await);
+            }
+            for consumer in consumers {
+                consumer.group.tasks.close();
+                consumer.group.tasks.wait().await;
+            }
+        };
+        tokio::time::timeout(time, all).await.is_ok()
+    }
+
+    /// Relays once more what the last handlers have published, then stops.
+    async fn relay_ended(&mut self) -> bool {
+        if let Some(relay) = &self.relay {
+            let once_more = async {
+                if let Err(error) = relay.run_once().await {
+                    tracing::info!(%error, "the last relay before the end failed; what is left stays in the outbox");
+                }
+            };
+            if tokio::time::timeout(AFTER_DEADLINE, once_more).await.is_err() {
+                tracing::info!(
+                    "the last relay before the end took too long; what is left stays in the outbox"
+                );
+            }
+        }
+        self.stop_relay.cancel();
+        let relaying = &mut self.relaying;
+        let all = async {
+            for task in relaying {
+                log_if_panicked(task.await);
+            }
+        };
+        let ended = tokio::time::timeout(AFTER_DEADLINE, all).await.is_ok();
+        self.relaying.clear();
+        ended
+    }
+
+    /// Gives back what this owner still holds, so that others need not wait for its leases.
+    async fn release(&self) -> Result<()> {
+        let Some(store) = &self.store else { return Ok(()) };
+        if let Some(outbox) = &store.outbox {
+            within(outbox.store.release_owner(self.environment.owner)).await?;
+        }
+        if let Some(inbox) = &store.inbox {
+            within(inbox.inbox.release_owner(self.environment.owner)).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn within<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(AFTER_DEADLINE, call).await {
+        Ok(answer) => answer,
+        Err(_elapsed) => Err(Error::new(ErrorKind::Timeout, "no answer in time").with_operation("shutdown")),
+    }
+}
+
+fn log_if_panicked(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a task ended badly");
+    }
+}
+
+/// Says what the combination of store and transport cannot promise.
+fn warn_of_gaps(plan: &Plan, transport: Option<&TransportInfo>) {
+    let (Some(store), Some(transport)) = (&plan.store, transport) else {
+        return;
+    };
+    if store.info.durable && !transport.capabilities.durable && store.outbox.is_some() {
+        tracing::warn!(
+            store = store.info.name,
+            transport = transport.name,
+            "a durable store relays into a transport that forgets: what was relayed and not yet handled is lost with it"
+        );
+    }
+    if let Some(retention) = transport
+        .retention
+        .filter(|retention| *retention > plan.purge.marks)
+    {
+        tracing::warn!(?retention, marks = ?plan.purge.marks, "the transport keeps messages longer than the inbox knows them: a replay is processed again");
+    }
+}
