@@ -16,7 +16,10 @@ pub(crate) struct TokioClock {
 impl TokioClock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub(crate) fn new() -> Self {
-        Self { origin: Instant::now(), wall: Utc::now() }
+        Self {
+            origin: Instant::now(),
+            wall: Utc::now(),
+        }
     }
 }
 

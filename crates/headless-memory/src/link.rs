@@ -1,9 +1,14 @@
 //! The connection between one handle and the server.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU8, Ordering},
+};
 
 use headless_abstractions::{Error, ErrorKind, Result};
 use tokio::sync::Notify;
+
+use crate::store::Seen;
 
 const OPEN: u8 = 0;
 const CLOSED: u8 = 1;
@@ -14,23 +19,30 @@ const SEVERED: u8 = 2;
 pub(crate) struct Link {
     state: AtomicU8,
     changed: Notify,
+    seen: Mutex<Seen>,
 }
 
 impl Link {
     /// Succeeds while open, answers `Closed` when closed, and never answers once severed.
     ///
-    /// Call it at the start of every driver call, and again after each wait within one.
+    /// Call it at the start of every driver call, and again after each wait within one. Now and then it yields, as a
+    /// call of a distant server would: calls that always answer at once never starve other tasks of the thread.
     pub(crate) async fn check(&self, operation: &'static str) -> Result<()> {
+        tokio::task::coop::consume_budget().await;
         match self.state.load(Ordering::Acquire) {
             OPEN => Ok(()),
-            CLOSED => Err(closed(operation)),
+            CLOSED => Err(Self::closed(operation)),
             _ => std::future::pending().await,
         }
     }
 
     /// As [`check`](Self::check) for calls that cannot wait: severed is `Closed` too.
     pub(crate) fn check_now(&self, operation: &'static str) -> Result<()> {
-        if self.is_open() { Ok(()) } else { Err(closed(operation)) }
+        if self.is_open() {
+            Ok(())
+        } else {
+            Err(Self::closed(operation))
+        }
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -39,6 +51,11 @@ impl Link {
 
     pub(crate) fn is_severed(&self) -> bool {
         self.state.load(Ordering::Acquire) == SEVERED
+    }
+
+    /// What the last wait through this connection has seen of the store.
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns once the link is no longer open.
@@ -63,12 +80,18 @@ impl Link {
     }
 
     fn end(&self, state: u8) -> bool {
-        let was_open = self.state.compare_exchange(OPEN, state, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let was_open = self
+            .state
+            .compare_exchange(OPEN, state, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
         self.changed.notify_waiters();
         was_open
     }
-}
 
-fn closed(operation: &'static str) -> Error {
-    Error::new(ErrorKind::Closed, "this handle was closed").with_operation(operation).with_provider("memory")
+    /// The error of a handle that was closed.
+    pub(crate) fn closed(operation: &'static str) -> Error {
+        Error::new(ErrorKind::Closed, "this handle was closed")
+            .with_operation(operation)
+            .with_provider("memory")
+    }
 }

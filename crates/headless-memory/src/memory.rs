@@ -23,7 +23,6 @@ pub struct Memory {
 pub(crate) struct Server {
     pub(crate) id: StoreId,
     pub(crate) config: MemoryConfig,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) broker: Broker,
     pub(crate) database: Database,
 }
@@ -38,27 +37,35 @@ impl Memory {
     /// A new, empty server with these settings, and a first handle on it.
     #[must_use]
     pub fn with_config(config: MemoryConfig) -> Self {
-        let clock = config.clock.clone().unwrap_or_else(|| Arc::new(TokioClock::new()));
+        let clock: Arc<dyn Clock> = config
+            .clock
+            .clone()
+            .unwrap_or_else(|| Arc::new(TokioClock::new()));
         let server = Server {
             id: StoreId::from_bits(Uuid::new_v4().as_u128()),
             broker: Broker::new(&config, clock.clone()),
-            database: Database::new(&config, clock.clone()),
+            database: Database::new(&config, clock),
             config,
-            clock,
         };
-        Self { server: Arc::new(server), link: Arc::default() }
+        Self {
+            server: Arc::new(server),
+            link: Arc::default(),
+        }
     }
 
     /// Another connection to the same server.
     #[must_use]
     pub fn connect(&self) -> Self {
-        Self { server: self.server.clone(), link: Arc::default() }
+        Self {
+            server: self.server.clone(),
+            link: Arc::default(),
+        }
     }
 
     /// Cuts this connection, and every clone of this handle with it, as a crash of its process would: its calls never
     /// answer from now on, its open transactions end, and its leases and partitions lapse by the server's clock.
     pub fn sever(&self) {
-        if self.link.sever() {
+        if self.server.broker.sever(&self.link) {
             self.server.database.end_transactions_of(&self.link);
         }
     }
@@ -72,6 +79,9 @@ impl Default for Memory {
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory").field("server", &self.server.id).field("link", &self.link).finish_non_exhaustive()
+        f.debug_struct("Memory")
+            .field("server", &self.server.id)
+            .field("link", &self.link)
+            .finish_non_exhaustive()
     }
 }
