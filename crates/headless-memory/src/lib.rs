@@ -27,3 +27,4 @@ mod transport;
 
 pub use config::MemoryConfig;
 pub use memory::Memory;
+pub use store::MemoryTx;

@@ -1,0 +1,70 @@
+//! The dead letters.
+
+use std::{collections::BTreeMap, ops::Bound, time::Duration};
+
+use chrono::{DateTime, Utc};
+use headless_abstractions::{DeadId, DeadLetter, Message, Origin, StoreId};
+use uuid::Uuid;
+
+/// Dead letters by number, which is the order in which they died.
+#[derive(Default)]
+pub(super) struct DeadLetterTable {
+    letters: BTreeMap<u64, Record>,
+    last: u64,
+}
+
+/// A dead letter, and when it died by the clock that ages are measured with.
+pub(super) struct Record {
+    pub(super) letter: DeadLetter,
+    pub(super) died: Duration,
+}
+
+impl DeadLetterTable {
+    /// Adds a dead letter; `died` is that moment by the monotonic and by the wall clock.
+    pub(super) fn add(
+        &mut self,
+        store: StoreId,
+        origin: Origin,
+        message: Message,
+        died: (Duration, DateTime<Utc>),
+    ) -> &mut DeadLetter {
+        self.last += 1;
+        let letter = DeadLetter::new(id_of(store, self.last), origin, message, died.1);
+        &mut self
+            .letters
+            .entry(self.last)
+            .or_insert(Record { letter, died: died.0 })
+            .letter
+    }
+
+    pub(super) fn get(&self, store: StoreId, id: DeadId) -> Option<&Record> {
+        self.letters.get(&number_of(store, id)?)
+    }
+
+    pub(super) fn get_mut(&mut self, store: StoreId, id: DeadId) -> Option<&mut Record> {
+        self.letters.get_mut(&number_of(store, id)?)
+    }
+
+    /// Dead letters after this number, the oldest first.
+    pub(super) fn after(&self, number: Option<u64>) -> impl Iterator<Item = (u64, &Record)> {
+        let from = number.map_or(Bound::Unbounded, Bound::Excluded);
+        self.letters
+            .range((from, Bound::Unbounded))
+            .map(|(number, record)| (*number, record))
+    }
+
+    /// Removes the oldest one if it has at least this age.
+    pub(super) fn remove_oldest(&mut self, older_than: Duration, now: Duration) -> Option<DeadLetter> {
+        let oldest = self.letters.first_entry()?;
+        (oldest.get().died.saturating_add(older_than) <= now).then(|| oldest.remove().letter)
+    }
+}
+
+/// An id that a replay of the same calls gives again, as far as the store's own id is the same.
+fn id_of(store: StoreId, number: u64) -> DeadId {
+    DeadId::from_uuid(Uuid::from_u128(store.bits() ^ u128::from(number)))
+}
+
+fn number_of(store: StoreId, id: DeadId) -> Option<u64> {
+    u64::try_from(id.as_uuid().as_u128() ^ store.bits()).ok()
+}
