@@ -36,15 +36,6 @@ impl Link {
         }
     }
 
-    /// As [`check`](Self::check) for calls that cannot wait: severed is `Closed` too.
-    pub(crate) fn check_now(&self, operation: &'static str) -> Result<()> {
-        if self.is_open() {
-            Ok(())
-        } else {
-            Err(Self::closed(operation))
-        }
-    }
-
     pub(crate) fn is_open(&self) -> bool {
         self.state.load(Ordering::Acquire) == OPEN
     }

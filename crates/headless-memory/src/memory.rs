@@ -23,6 +23,8 @@ pub struct Memory {
 pub(crate) struct Server {
     pub(crate) id: StoreId,
     pub(crate) config: MemoryConfig,
+    #[cfg(test)]
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) broker: Broker,
     pub(crate) database: Database,
 }
@@ -44,8 +46,10 @@ impl Memory {
         let server = Server {
             id: StoreId::from_bits(Uuid::new_v4().as_u128()),
             broker: Broker::new(&config, clock.clone()),
-            database: Database::new(&config, clock),
+            database: Database::new(&config, clock.clone()),
             config,
+            #[cfg(test)]
+            clock,
         };
         Self {
             server: Arc::new(server),

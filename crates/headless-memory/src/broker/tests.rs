@@ -90,6 +90,13 @@ async fn receive(member: &dyn Subscriber, max: usize) -> Vec<Delivery> {
     received.deliveries
 }
 
+/// For what has to come within two seconds, which is well before any renewal or lease.
+async fn promptly<T>(call: impl Future<Output = T>) -> T {
+    timeout(2 * SECOND, call)
+        .await
+        .expect("it should have come at once")
+}
+
 fn numbers(deliveries: &[Delivery]) -> Vec<u32> {
     deliveries
         .iter()

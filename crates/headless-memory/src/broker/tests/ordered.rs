@@ -105,7 +105,7 @@ async fn should_wake_a_pending_receive_when_partitions_are_to_move() {
         send(&memory, (0..20).map(|n| keyed(n, &format!("k{n}")))).await;
         (new.receive(100, SECOND).await.unwrap(), new)
     };
-    let (revoked, (taken, _new)) = tokio::join!(old.receive(0, MINUTE), joining);
+    let (revoked, (taken, _new)) = tokio::join!(promptly(old.receive(0, MINUTE)), joining);
     assert_eq!(partitions_of(&revoked.unwrap().revoked), read(&taken.deliveries));
 }
 
@@ -240,7 +240,7 @@ async fn should_bound_each_partition_by_the_prefetch_when_there_are_several() {
         sleep(SECOND).await;
         ack_all(&*reader, &first).await;
     };
-    let (next, ()) = tokio::join!(reader.receive(100, MINUTE), settled);
+    let (next, ()) = tokio::join!(promptly(reader.receive(100, MINUTE)), settled);
     assert_eq!(next.unwrap().deliveries.len(), 3, "settling makes room");
 }
 

@@ -184,7 +184,7 @@ async fn should_bound_by_the_prefetch_when_over_several_topics() {
         sleep(SECOND).await;
         ack_all(&*reader, &held).await;
     };
-    let (next, ()) = tokio::join!(reader.receive(100, MINUTE), settled);
+    let (next, ()) = tokio::join!(promptly(reader.receive(100, MINUTE)), settled);
     assert!(!next.unwrap().deliveries.is_empty(), "settling makes room");
 }
 
@@ -211,8 +211,8 @@ async fn should_wake_when_a_message_comes_or_deliveries_resume() {
         sleep(SECOND).await;
         send(&memory, [message(0)]).await;
     };
-    let (first, ()) = tokio::join!(timeout(2 * SECOND, reader.receive(1, MINUTE)), sending);
-    assert_eq!(numbers(&first.unwrap().unwrap().deliveries), [0]);
+    let (first, ()) = tokio::join!(promptly(reader.receive(1, MINUTE)), sending);
+    assert_eq!(numbers(&first.unwrap().deliveries), [0]);
 
     reader.pause().await.unwrap();
     reader.pause().await.unwrap();
@@ -221,8 +221,47 @@ async fn should_wake_when_a_message_comes_or_deliveries_resume() {
         sleep(SECOND).await;
         reader.resume().await.unwrap();
     };
-    let (second, ()) = tokio::join!(timeout(2 * SECOND, reader.receive(1, MINUTE)), resuming);
-    assert_eq!(numbers(&second.unwrap().unwrap().deliveries), [1]);
+    let (second, ()) = tokio::join!(promptly(reader.receive(1, MINUTE)), resuming);
+    assert_eq!(numbers(&second.unwrap().deliveries), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_wake_another_when_a_delivery_is_given_back() {
+    let memory = server(SHARED).await;
+    let (holder, waiter) = (member(&memory, 1).await, member(&memory, 2).await);
+    send(&memory, [message(0)]).await;
+    let held = receive(&*holder, 1).await;
+    let giving_back = async {
+        sleep(SECOND).await;
+        settle(&*holder, requeue(held[0].token, None)).await.unwrap();
+    };
+    let (taken, ()) = tokio::join!(promptly(waiter.receive(1, MINUTE)), giving_back);
+    settle(&*waiter, requeue(taken.unwrap().deliveries[0].token, None))
+        .await
+        .unwrap();
+    assert_eq!(receive(&*holder, 1).await.len(), 1);
+    let leaving = async {
+        sleep(SECOND).await;
+        holder.close().await.unwrap();
+    };
+    let (taken, ()) = tokio::join!(promptly(waiter.receive(1, MINUTE)), leaving);
+    assert_eq!(numbers(&taken.unwrap().deliveries), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_come_back_when_its_member_died_after_extending() {
+    let memory = server(SHARED).await;
+    let dying = memory.connect();
+    let (holder, waiter) = (member(&dying, 1).await, member(&memory, 2).await);
+    send(&memory, [message(0)]).await;
+    let held = receive(&*holder, 1).await;
+    assert_eq!(kinds(holder.extend(&[held[0].token], 5 * MINUTE).await), [Ok(())]);
+    dying.sever();
+    assert!(waiter.receive(1, 4 * MINUTE).await.unwrap().is_empty());
+    assert_eq!(
+        numbers(&waiter.receive(1, 2 * MINUTE).await.unwrap().deliveries),
+        [0]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -118,11 +118,21 @@ async fn walk(seed: u64, ordered: bool) {
                 }
             }
             _ => {
-                let choice = dice.roll(5);
+                let choice = dice.roll(6);
+                let longer = Duration::from_secs(dice.roll(90) as u64);
                 if let Some(walker) = dice.pick(&mut walkers)
                     && !walker.held.is_empty()
                 {
                     let (n, token) = walker.held.swap_remove(dice.roll(walker.held.len()));
+                    if choice == 5 {
+                        let extended = walker.subscriber.extend(&[token], longer).await;
+                        assert!(matches!(
+                            kinds(extended)[..],
+                            [Ok(()) | Err(ErrorKind::LeaseLost)]
+                        ));
+                        walker.held.push((n, token));
+                        continue;
+                    }
                     let settlement = match choice {
                         0 => requeue(token, None),
                         1 => requeue(token, Some(5 * SECOND)),
