@@ -1,0 +1,75 @@
+//! Publishing within a unit of work.
+
+use std::time::Duration;
+
+use headless_abstractions::{ErrorKind, UnitOfWorkStore};
+use headless_core::{State, UnitOfWork};
+use headless_messaging::PublishExt;
+
+use crate::publishing::process::{OrderPlaced, Process, assert_error, order};
+
+#[tokio::test(start_paused = true)]
+async fn should_commit_and_wake_together_when_published_in_a_unit_of_work() {
+    let process = Process::start().await;
+    let mut work = process.begin().await;
+    let first = work.publish(&order("o-1")).await.unwrap();
+    let more = work.publish_all(&["o-2", "o-3"].map(order)).await.unwrap();
+    let last = work
+        .message("ledger", &1)
+        .key("k")
+        .delay(Duration::from_secs(1))
+        .send()
+        .await
+        .unwrap();
+    assert!(work.publish_all::<OrderPlaced>(&[]).await.unwrap().is_empty());
+    assert!(process.stored().await.is_empty());
+    assert!(!process.relay_was_woken().await);
+    work.commit().await.unwrap();
+    assert!(process.relay_was_woken().await);
+    let ids: Vec<_> = process
+        .stored()
+        .await
+        .into_iter()
+        .map(|entry| entry.message.id)
+        .collect();
+    assert_eq!(ids, [first.id, more[0].id, more[1].id, last.id]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_publish_nothing_when_the_unit_of_work_is_rolled_back() {
+    let process = Process::start().await;
+    let mut work = process.begin().await;
+    work.publish(&order("o-1")).await.unwrap();
+    work.rollback().await.unwrap();
+    assert!(process.stored().await.is_empty());
+    assert!(!process.relay_was_woken().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_doom_the_unit_of_work_when_any_publish_fails() {
+    let process = Process::start().await;
+    for way in 0..3 {
+        let mut work = process.begin().await;
+        work.publish(&order("o-1")).await.unwrap();
+        let error = match way {
+            0 => work.publish(&order("")).await.unwrap_err(),
+            1 => work.publish_all(&["o-2", ""].map(order)).await.unwrap_err(),
+            _ => work.message("ledger", &1).send().await.unwrap_err(),
+        };
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let error = work.publish(&order("o-3")).await.unwrap_err();
+        assert_error(&error, ErrorKind::Conflict, &["doomed", "publish"], "after");
+        assert_eq!(work.commit().await.unwrap_err().kind(), ErrorKind::Conflict);
+        assert!(process.stored().await.is_empty(), "way {way}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_say_how_to_begin_when_a_unit_of_work_knows_no_publisher() {
+    let process = Process::start().await;
+    let tx = process.memory.begin().await.unwrap();
+    let mut work = UnitOfWork::begun(tx, State::new(), process.environment.wakeups.clone());
+    let error = work.message("orders.placed", &1).send().await.unwrap_err();
+    assert_error(&error, ErrorKind::Invalid, &["runtime.begin"], "begin");
+    assert!(work.check().is_err());
+}
