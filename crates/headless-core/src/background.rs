@@ -97,7 +97,7 @@ pub struct Background {
     statuses: Arc<Mutex<BTreeMap<String, TaskStatus>>>,
 }
 
-const AFTER_FAILURE: Backoff = Backoff::exponential(Duration::from_millis(100), Duration::from_secs(30));
+const AFTER_FAILURE: Backoff = Backoff::exponential(Duration::from_millis(100), Duration::from_secs(4));
 
 impl Background {
     pub(crate) fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, spawner: Spawner) -> Self {

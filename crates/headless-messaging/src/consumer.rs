@@ -227,7 +227,8 @@ impl Consumer {
         self
     }
 
-    /// How often the park is polled when no wake-up comes. Default 1 s; at least 1 ms.
+    /// How often the park is polled where the store has no pulse, which wakes the pickup otherwise. Default 1 s; at least
+    /// 1 ms.
     #[must_use]
     pub const fn park_poll(mut self, interval: Duration) -> Self {
         self.settings.park_poll = interval;

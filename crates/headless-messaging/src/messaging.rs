@@ -13,6 +13,9 @@ use crate::{
     plan::Checked,
 };
 
+/// How often relay and retry pickup look by themselves where the pulse, one question for both, wakes them.
+const SAFETY_NET: Duration = Duration::from_secs(30);
+
 /// What is left after the deadline of a shutdown for rollbacks and last settlements.
 const AFTER_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -61,12 +64,18 @@ impl Messaging {
             plan.transport.clone(),
             plan.environment.wakeups.clone(),
         );
+        let has_pulse = plan.store.as_ref().is_some_and(|store| store.pulse.is_some());
+        let poll = if has_pulse {
+            plan.relay.poll.max(SAFETY_NET)
+        } else {
+            plan.relay.poll
+        };
         let relay = match (&outbox, &plan.transport) {
             (Some(outbox), Some(transport)) if plan.relays => Some(Relay::new(
                 &plan.environment,
                 outbox.store.clone(),
                 transport.clone(),
-                plan.relay,
+                plan.relay.with_poll(poll),
                 plan.planted,
             )),
             _ => None,
@@ -156,11 +165,11 @@ impl Messaging {
                 .push(AbortOnDropHandle::new(environment.spawner.work(task)));
         }
         if let Some(store) = group.store.clone() {
-            let spec = TaskSpec::new(
-                format!("retry pickup of {}", group.name),
-                group.settings.park_poll,
-            )
-            .with_wake(environment.wakeups.parked());
+            let has_pulse = self.store.as_ref().is_some_and(|store| store.pulse.is_some());
+            let poll = group.settings.park_poll;
+            let poll = if has_pulse { poll.max(SAFETY_NET) } else { poll };
+            let spec = TaskSpec::new(format!("retry pickup of {}", group.name), poll)
+                .with_wake(environment.wakeups.parked());
             let group = group.clone();
             let pickup = environment
                 .background
@@ -286,6 +295,16 @@ impl Messaging {
             within(inbox.inbox.release_owner(self.environment.owner)).await?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Messaging {
+    fn drop(&mut self) {
+        // The tasks themselves are aborted with their handles; what they started looks at these.
+        self.stop_intake.cancel();
+        for consumer in &self.consumers {
+            consumer.group.cancelled.cancel();
+        }
     }
 }
 

@@ -57,12 +57,13 @@ impl Session {
         self.finished.cancel();
     }
 
-    /// Settles until [`finish`](Self::finish) and nothing is pending, or until `cancelled`.
+    /// Settles until [`finish`](Self::finish) and nothing is pending, or until `over`: then what is pending comes
+    /// back with its deliveries.
     pub(crate) async fn run(
         self: Arc<Self>,
         group: GroupName,
         environment: Environment,
-        cancelled: CancellationToken,
+        over: CancellationToken,
     ) {
         let mut failures = 0;
         loop {
@@ -75,14 +76,14 @@ impl Session {
                     biased;
                     () = self.work.notified() => {}
                     () = self.finished.cancelled() => {}
-                    () = cancelled.cancelled() => return,
+                    () = over.cancelled() => return,
                 }
                 continue;
             }
             let answers = tokio::select! {
                 biased;
                 answers = self.subscriber.settle(&batch) => answers,
-                () = cancelled.cancelled() => return,
+                () = over.cancelled() => return,
             };
             let mut again = Vec::new();
             for (settlement, answer) in batch.into_iter().zip(answers) {
@@ -107,7 +108,7 @@ impl Session {
             failures += 1;
             tokio::select! {
                 biased;
-                () = cancelled.cancelled() => return,
+                () = over.cancelled() => return,
                 () = tokio::time::sleep(delay) => {}
             }
         }

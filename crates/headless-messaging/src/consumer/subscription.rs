@@ -9,7 +9,7 @@ use headless_abstractions::{
 };
 use headless_core::Backoff;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     Inbox,
@@ -137,17 +137,16 @@ impl SubscriptionTask {
     async fn session(&mut self, session: Arc<Session>) -> Result<()> {
         let group = self.group.clone();
         let (name, environment) = (group.name.clone(), group.environment.clone());
-        let settling = environment.spawner.work(session.clone().run(
-            name.clone(),
-            environment.clone(),
-            group.cancelled.clone(),
-        ));
-        let extends = group.transport.info().capabilities.extend && !self.topic.order.is_ordered();
-        if extends {
-            let extending = session.clone().extend(name, group.settings.visibility);
-            environment.spawner.control(group.tasks.track_future(extending));
-        }
         self.session_over = CancellationToken::new();
+        let settle = session
+            .clone()
+            .run(name.clone(), environment.clone(), self.session_over.clone());
+        let settling = AbortOnDropHandle::new(environment.spawner.work(settle));
+        let extends = group.transport.info().capabilities.extend && !self.topic.order.is_ordered();
+        let _extending = extends.then(|| {
+            let extend = session.clone().extend(name, group.settings.visibility);
+            AbortOnDropHandle::new(environment.spawner.control(extend))
+        });
         self.paused = false;
 
         let outcome = self.turn_until_over(&session).await;

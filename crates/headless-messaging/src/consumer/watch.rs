@@ -37,6 +37,8 @@ struct Shared {
 struct State {
     holds: BTreeMap<u64, Held>,
     calls: BTreeMap<u64, Called>,
+    /// When the watch looks again by itself.
+    wakes_at: Duration,
 }
 
 #[derive(Debug)]
@@ -137,17 +139,18 @@ impl Watch {
     /// Ends a call at its deadline.
     pub(crate) fn call(&self, topic: TopicName, deadline: Arc<Deadline>) -> CallGuard {
         let (id, timed_out) = (self.next_id(), CancellationToken::new());
+        let at = deadline.at();
         let called = Called {
             topic,
             deadline,
             timed_out: timed_out.clone(),
             reported: false,
         };
-        let is_first = self.with(|state| {
+        let too_late = self.with(|state| {
             state.calls.insert(id, called);
-            state.calls.len() == 1
+            at < state.wakes_at
         });
-        if is_first {
+        if too_late {
             self.0.sooner.notify_one();
         }
         CallGuard {
@@ -185,6 +188,7 @@ impl Watch {
             let pause = wake_at
                 .saturating_sub(now)
                 .clamp(Duration::from_millis(1), interval);
+            self.with(|state| state.wakes_at = now + pause);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,

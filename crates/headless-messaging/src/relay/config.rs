@@ -13,7 +13,8 @@ pub struct RelayConfig {
     pub batch: usize,
     /// How long claimed messages are held; renewed at each third of it while a send is under way. Default 30 s.
     pub lease: Duration,
-    /// The longest time between two looks into the outbox, for wake-ups that were lost. Default 1 s.
+    /// The longest time between two looks into the outbox, for wake-ups that were lost, where the store has no pulse to
+    /// look for it. Default 1 s.
     pub poll: Duration,
     /// How often a message that the transport refuses is tried before it becomes a dead letter. Default 5.
     pub attempts: u32,
