@@ -5,6 +5,7 @@ mod outbox;
 mod parked;
 mod pulse;
 mod transaction;
+mod walk;
 
 use std::time::Duration;
 
