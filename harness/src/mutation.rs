@@ -137,6 +137,8 @@ mutations! {
         IgnorePriority,
         /// An extension is answered and not done.
         IgnoreExtend,
+        /// An extension renews the hold on partitions.
+        ExtendHoldsPartitions,
         /// Every delivery is called the first.
         ForgetDeliveryCount,
         /// A settlement takes effect, whoever holds the delivery now.

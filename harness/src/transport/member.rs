@@ -75,11 +75,38 @@ impl Member {
         }
     }
 
-    /// Takes this many deliveries and acks them.
+    /// Takes this many deliveries, acking them as they come, so that any prefetch will do.
     pub(super) async fn work(&self, count: usize) -> CaseResult<Vec<Message>> {
-        let taken = self.take(count).await?;
-        self.ack(&taken).await?;
-        Ok(taken.into_iter().map(|delivery| delivery.message).collect())
+        let watch = Stopwatch::start();
+        let mut done = Vec::with_capacity(count);
+        while done.len() < count {
+            ensure!(
+                watch.elapsed() < self.patience,
+                "{} of {count} messages came within {:?}, the last: {:?}",
+                done.len(),
+                self.patience,
+                done.last().map(body)
+            );
+            let received = self.receive(count - done.len(), TURN).await?;
+            self.ack(&received.deliveries).await?;
+            done.extend(received.deliveries.into_iter().map(|delivery| delivery.message));
+        }
+        Ok(done)
+    }
+
+    /// Takes what comes and leaves it unsettled, until nothing has come for a while: all that the prefetch allows.
+    pub(super) async fn hold(&self) -> CaseResult<Vec<Delivery>> {
+        let mut held = Vec::new();
+        let mut watch = Stopwatch::start();
+        while watch.elapsed() < self.quiet {
+            let received = self.receive(MANY, TURN.min(self.quiet)).await?;
+            if !received.deliveries.is_empty() {
+                held.extend(received.deliveries);
+                watch = Stopwatch::start();
+            }
+        }
+        ensure!(!held.is_empty(), "nothing came to hold");
+        Ok(held)
     }
 
     /// Sees that nothing is delivered for this long; goes on receiving, so that partitions are held.

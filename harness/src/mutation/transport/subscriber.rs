@@ -312,6 +312,15 @@ impl Subscriber for MutantSubscriber {
         if self.mutation == Mutation::IgnoreExtend {
             return tokens.iter().map(|_| Ok(())).collect();
         }
+        if self.mutation == Mutation::ExtendHoldsPartitions {
+            let (inner, times) = (self.inner.clone(), 100);
+            tokio::spawn(async move {
+                for _ in 0..times {
+                    // Whatever it answers, it was called.
+                    let _renewed = inner.receive(0, by / times).await;
+                }
+            });
+        }
         let inner: Vec<DeliveryToken> = {
             let hands = lock(&self.hands);
             tokens

@@ -1,0 +1,9 @@
+//! The suites in their refused form: a transport that can do nothing beyond what each of them must.
+
+use std::process::ExitCode;
+
+use headless_harness::{Restricted, Suites, run};
+
+fn main() -> ExitCode {
+    run(Suites::of("restricted").unreported().transport::<Restricted>())
+}
