@@ -1,1 +1,47 @@
-//! Placeholder.
+//! Messaging that does not lose work: publish in your own transaction, handle effectively once.
+//!
+//! [`Headless::builder`] puts a [`Runtime`] together from a store, a transport, topics and [`Consumer`]s. In it run the
+//! relay of the outbox, the consumers with their inbox, retries and dead letters, and what keeps the store tidy.
+//!
+//! - Publish within a transaction of the store: [`Runtime::begin`], then [`PublishExt::publish`].
+//! - Publish by itself: [`Runtime::publisher`].
+//! - Handle: [`Consumer::on`] with an async function of an [`Event`] and a [`Context`].
+//!
+//! The README has a quickstart. Settings and their defaults are in `docs/settings.md`, the guarantees in
+//! `docs/guarantees.md`.
+//!
+//! # Features
+//! `memory` (default): the in-memory provider, [`Memory`]. Who writes a provider depends on `headless-abstractions`
+//! instead of this crate.
+
+mod builder;
+#[cfg(all(doctest, feature = "memory"))]
+mod doc_tests;
+mod node;
+mod preset;
+mod providers;
+mod runtime;
+mod settings;
+
+pub use builder::{Builder, Headless};
+pub use headless_abstractions::{
+    ContentType, CorrelationId, DeadLetterStats, Error, ErrorKind, Failure, FailureCause, GroupName,
+    HeaderName, HeaderValue, Headers, IdempotencyKey, Message, MessageId, MessageType, Origin, ParkLimits,
+    PartitionKey, Priority, Redelivery, Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext,
+};
+pub use headless_core::{
+    Backoff, Codec, Codecs, Environment, Event, HandlerError, HandlerResult, Json, MessagePack, Raw,
+    RawBytes, Retry, SeededRandom, Spawner, State, SystemClock, SystemRandom, TaskStatus, UnitOfWork,
+    Verdict, Wake, metric,
+};
+#[cfg(feature = "memory")]
+pub use headless_memory::{Memory, MemoryConfig, MemoryTx};
+pub use headless_messaging::{
+    Attempt, BatchContext, CircuitBreaker, Consumer, ConsumerHandle, ConsumerStats, Context, Inbox,
+    MessageBuilder, Ordered, PauseReason, PublishExt, PublishOutcome, Published, Publisher, RelayStatus,
+    SubscriptionStatus,
+};
+pub use preset::Preset;
+pub use providers::{AnyStore, AnyTransport, Connected, ProviderUrl, Providers};
+pub use runtime::{Backlog, GroupHealth, Health, Runtime};
+pub use settings::{Setting, Source};

@@ -1,0 +1,146 @@
+//! Stores and transports chosen by URL.
+
+use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc};
+
+use headless_abstractions::{Error, Result};
+
+mod connected;
+#[cfg(feature = "memory")]
+mod memory;
+mod url;
+
+pub use self::{
+    connected::{AnyStore, AnyTransport, Connected},
+    url::ProviderUrl,
+};
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Connected>> + Send>>;
+type Factory = dyn Fn(ProviderUrl) -> Connecting + Send + Sync;
+
+/// The schemes of providers of headless, and the feature that builds each in. Those of later versions are named too,
+/// so that their error can say so.
+const FEATURES: [(&str, &str); 10] = [
+    ("amqp", "rabbitmq"),
+    ("amqps", "rabbitmq"),
+    ("kafka", "kafka"),
+    ("memory", "memory"),
+    ("nats", "nats"),
+    ("postgres", "postgres"),
+    ("postgresql", "postgres"),
+    ("redis", "redis"),
+    ("rediss", "redis"),
+    ("sqlite", "sqlite"),
+];
+
+/// Connects to stores and transports by URL; the scheme says which provider.
+///
+/// ```
+/// use headless::{Headless, Providers};
+///
+/// # #[tokio::main]
+/// # async fn main() -> headless::Result<()> {
+/// let connected = Providers::builtin().connect("memory:").await?;
+/// let runtime = Headless::builder("orders")
+///     .any_store(&connected.store()?)
+///     .any_transport(&connected.transport()?)
+///     .start()
+///     .await?;
+/// # runtime.shutdown(std::time::Duration::from_secs(1)).await
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Providers {
+    factories: BTreeMap<String, Arc<Factory>>,
+}
+
+impl Providers {
+    /// The providers that are compiled in. `memory:` is a new, empty server at each connect; `memory:name` is the same
+    /// server at each connect of these providers and their clones.
+    #[must_use]
+    pub fn builtin() -> Self {
+        let providers = Self {
+            factories: BTreeMap::new(),
+        };
+        #[cfg(feature = "memory")]
+        let providers = {
+            let servers = memory::Servers::default();
+            providers.with("memory", move |url| {
+                let connected = servers.connect(&url);
+                async { connected }
+            })
+        };
+        providers
+    }
+
+    /// With a provider of the user's own for this scheme, in place of any other. Schemes are compared in lower case.
+    #[must_use]
+    pub fn with<F, Fut>(mut self, scheme: &str, factory: F) -> Self
+    where
+        F: Fn(ProviderUrl) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Connected>> + Send + 'static,
+    {
+        let factory: Arc<Factory> = Arc::new(move |url| Box::pin(factory(url)));
+        self.factories.insert(scheme.to_ascii_lowercase(), factory);
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// `Invalid` for what is no URL and for an unknown scheme, `Unsupported` for one that is not compiled in, both naming
+    /// what there is; else what the provider answers. No error shows more of the URL than scheme, host and port.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no connection behind.
+    pub async fn connect(&self, url: &str) -> Result<Connected> {
+        let url = ProviderUrl::parse(url)?;
+        match self.factories.get(url.scheme()) {
+            Some(factory) => factory(url).await,
+            None => Err(self.missing(&url).with_operation("connect")),
+        }
+    }
+
+    fn missing(&self, url: &ProviderUrl) -> Error {
+        let scheme = url.scheme();
+        let known = self
+            .factories
+            .keys()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ");
+        let known = if known.is_empty() { "none" } else { &known };
+        let feature = FEATURES
+            .iter()
+            .find(|(of, _)| *of == scheme)
+            .map(|(_, feature)| feature);
+        match feature {
+            Some(&"memory") => Error::unsupported(format!(
+                "the scheme {scheme:?} needs the feature \"memory\" of headless: enable it (compiled in: {known})"
+            )),
+            Some(feature) => Error::unsupported(format!(
+                "the scheme {scheme:?} needs the feature {feature:?} of headless, which is not built into this version \
+                 (compiled in: {known})"
+            )),
+            None => Error::invalid(format!(
+                "the scheme {scheme:?} is unknown (compiled in: {known}): correct it, or add a provider of your own with \
+                 Providers::with"
+            )),
+        }
+    }
+}
+
+impl Default for Providers {
+    fn default() -> Self {
+        Self::builtin()
+    }
+}
+
+impl fmt::Debug for Providers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.factories.keys()).finish()
+    }
+}
+
+#[cfg(feature = "memory")]
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! What a provider gives when it has connected.
+
+use std::{any::Any, fmt, sync::Arc};
+
+use headless_abstractions::{Error, Result, Store, StoreParts, Transport};
+use headless_core::State;
+
+/// What a provider gives when it has connected: a store, a transport, or both.
+#[derive(Clone, Debug, Default)]
+pub struct Connected {
+    store: Option<AnyStore>,
+    transport: Option<AnyTransport>,
+}
+
+impl Connected {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With this store.
+    #[must_use]
+    pub fn with_store<S: Store>(mut self, store: &S) -> Self {
+        self.store = Some(AnyStore::new(store));
+        self
+    }
+
+    /// With this transport.
+    #[must_use]
+    pub fn with_transport(mut self, transport: impl Transport) -> Self {
+        self.transport = Some(AnyTransport::new(transport));
+        self
+    }
+
+    /// Its store.
+    ///
+    /// # Errors
+    /// `Unsupported` when it has none.
+    pub fn store(&self) -> Result<AnyStore> {
+        self.store.clone().ok_or_else(|| lacking("store", "transport"))
+    }
+
+    /// Its transport.
+    ///
+    /// # Errors
+    /// `Unsupported` when it has none.
+    pub fn transport(&self) -> Result<AnyTransport> {
+        self.transport
+            .clone()
+            .ok_or_else(|| lacking("transport", "store"))
+    }
+}
+
+fn lacking(part: &str, other: &str) -> Error {
+    Error::unsupported(format!(
+        "this provider has no {part}: use it as the {other}, and another provider as the {part}"
+    ))
+    .with_operation("connect")
+}
+
+/// A store whose type is known at run time.
+#[derive(Clone)]
+pub struct AnyStore {
+    parts: StoreParts,
+    typed: Arc<dyn Any + Send + Sync>,
+    register: fn(&(dyn Any + Send + Sync), State) -> State,
+}
+
+impl AnyStore {
+    pub(crate) fn new<S: Store>(store: &S) -> Self {
+        Self {
+            parts: store.parts(),
+            typed: Arc::new(store.clone()),
+            register: |typed, state| match typed.downcast_ref::<S>() {
+                Some(store) => state.with(store.clone()),
+                // `typed` was made from an `S` above.
+                None => state,
+            },
+        }
+    }
+
+    /// The provider's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.parts.info.name
+    }
+
+    /// The store, if it is of this type.
+    #[must_use]
+    pub fn typed<S: Any + Clone>(&self) -> Option<S> {
+        self.typed.downcast_ref::<S>().cloned()
+    }
+
+    pub(crate) fn parts(&self) -> StoreParts {
+        self.parts.clone()
+    }
+
+    pub(crate) fn register(&self, state: State) -> State {
+        (self.register)(&*self.typed, state)
+    }
+}
+
+impl fmt::Debug for AnyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AnyStore").field(&self.parts.info).finish()
+    }
+}
+
+/// A transport whose type is known at run time.
+#[derive(Clone)]
+pub struct AnyTransport {
+    driver: Arc<dyn Transport>,
+    typed: Arc<dyn Any + Send + Sync>,
+}
+
+impl AnyTransport {
+    pub(crate) fn new<T: Transport>(transport: T) -> Self {
+        let typed = Arc::new(transport);
+        Self {
+            driver: typed.clone(),
+            typed,
+        }
+    }
+
+    /// The provider's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.driver.info().name
+    }
+
+    /// The transport, if it is of this type.
+    #[must_use]
+    pub fn typed<T: Any + Clone>(&self) -> Option<T> {
+        self.typed.downcast_ref::<T>().cloned()
+    }
+
+    pub(crate) fn driver(&self) -> Arc<dyn Transport> {
+        self.driver.clone()
+    }
+}
+
+impl fmt::Debug for AnyTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AnyTransport").field(&self.driver.info()).finish()
+    }
+}
