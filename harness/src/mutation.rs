@@ -3,6 +3,7 @@
 //! A mutation knows nothing of the cases; it is a bug that a provider might really have. Each case names those that
 //! it catches, and the self test holds it to that.
 
+pub(crate) mod store;
 pub(crate) mod transport;
 
 use async_trait::async_trait;
@@ -158,6 +159,172 @@ mutations! {
         /// Partitions are counted from one.
         WrongPartition,
     }
+    OUTBOX {
+        /// What a transaction appended is not stored when it commits.
+        CommitLosesAppend,
+        /// What a transaction appends is stored at once, whatever becomes of it.
+        AppendOutsideTransaction,
+        /// What a transaction appends takes its place when it commits.
+        PlaceAtCommit,
+        /// A rollback commits.
+        RollbackCommits,
+        /// A commit that was refused is reported as done.
+        SwallowCommitError,
+        /// A message whose id is stored is stored once more.
+        StoreDuplicates,
+        /// Headers and trace context are not kept.
+        TruncateEnvelope,
+        /// The delay of a message is not kept.
+        ForgetDelay,
+        /// A delayed row keeps the place of its append.
+        DelayKeepsPlace,
+        /// Delayed rows are counted among those that are ready.
+        DelayedIsReady,
+        /// All rows have the same priority.
+        FlattenPriority,
+        /// A claim takes one row more than it may.
+        ClaimOverLimit,
+        /// A claim hands out its rows in the reverse order.
+        ClaimReversed,
+        /// A claim takes leased rows as well.
+        ClaimIgnoresLease,
+        /// A claim goes past a row of a key that is leased or waits.
+        ClaimIgnoresKeys,
+        /// A claim of heads takes what follows them, too.
+        RunForHead,
+        /// A claim of runs takes heads alone.
+        HeadForRun,
+        /// A limit or lease of zero is taken for a small one.
+        AcceptZero,
+        /// The claims to acknowledge are forgotten.
+        ClaimForgetsAck,
+        /// A row has the same epoch in every claim.
+        EpochStands,
+        /// Leases last a thousand times as long.
+        LeaseForever,
+        /// Anyone may settle a row who names its epoch.
+        DropOwnerCheck,
+        /// An owner may settle a row with any epoch.
+        DropEpochCheck,
+        /// An owner may renew a row with any epoch.
+        DropEpochOnRenew,
+        /// A row whose lease has ended is lost to its owner though nobody has taken it.
+        LateIsLost,
+        /// A settling call reports no lost claim.
+        HideLost,
+        /// An acknowledgement is answered and not done.
+        AckForgotten,
+        /// A renewal is answered and not done.
+        RenewForgotten,
+        /// A row that was given back is ready at once.
+        AbandonForgetsDelay,
+        /// A row that was given back loses its place in its key.
+        AbandonToTail,
+        /// An attempt that is given back is consumed.
+        AttemptAlwaysCounted,
+        /// An attempt that is consumed is given back.
+        AttemptNeverCounted,
+        /// A row that failed for good leaves no dead letter.
+        FailForgetsLetter,
+        /// The failures of earlier attempts are not kept.
+        ForgetFailures,
+        /// Nothing is ever reaped.
+        ReapForgotten,
+        /// Live leases are reaped, too.
+        ReapLive,
+        /// Reaping and purging keep to no batch.
+        IgnoreBatchLimit,
+        /// Releasing an owner is answered and not done.
+        ReleaseForgotten,
+        /// Releasing an owner releases everyone.
+        ReleaseAll,
+        /// A purge takes rows that are waiting to be sent.
+        PurgeUnfinished,
+        /// A filter has no effect.
+        FilterIgnored,
+        /// A page begins at a count of rows.
+        PageByOffset,
+        /// The limit and cursor of a page are bent into what fits.
+        PageUnchecked,
+        /// The pulse never finds work.
+        PulseIdle,
+        /// A wait for work lasts until there is some.
+        WaitOutstays,
+        /// Each handle calls its store by another id.
+        StoreIdPerHandle,
+        /// A redrive is answered and not done.
+        RedriveForgotten,
+        /// A redriven message goes before what came since.
+        RedriveKeepsPlace,
+        /// The payload of a redrive is forgotten.
+        EditForgotten,
+    }
+    INBOX {
+        /// An admission takes a row over whose lease lasts.
+        AdmitIgnoresLease,
+        /// Every round is the first.
+        ForgetRounds,
+        /// A busy row does not tell how long.
+        BusyWithoutTime,
+        /// What was processed is run again.
+        SkipDedupe,
+        /// What is dead or discarded is run again.
+        TerminalMovable,
+        /// All groups share their rows.
+        MixGroupRows,
+        /// Idempotency keys have no effect.
+        ForgetIdempotencyKey,
+        /// An idempotency key is kept by what is dead or discarded.
+        OperationOutlivesEnd,
+        /// A message that is parked by failure does not reserve its idempotency key.
+        ParkFreesOperation,
+        /// A message that is parked behind another reserves its idempotency key.
+        BehindReserves,
+        /// A message does not wait for what is parked of its key.
+        ForgetKeyOrder,
+        /// Messages without a key stand in one.
+        OrderForAll,
+        /// What is parked stands in no key.
+        ParkForgetsKey,
+        /// What is parked is due at once.
+        ParkForgetsDelay,
+        /// Of a key, the park hands out the head alone.
+        RunCutShort,
+        /// Topics that are excepted are claimed.
+        ExceptIgnored,
+        /// The park has no bounds.
+        ParkUnbounded,
+        /// A message is parked behind nothing.
+        KeyFreeParks,
+        /// A transaction's marks are made at once, whatever becomes of it.
+        MarkOutsideTransaction,
+        /// A transaction's marks are made when it commits, unchecked before.
+        MarkAtCommit,
+        /// A mark is answered and not made.
+        MarkForgotten,
+        /// A mark that is refused dooms its transaction.
+        MarkDooms,
+        /// A release shortens the lease and leaves the hold.
+        ReleaseKeepsHold,
+        /// A burial leaves no dead letter.
+        BuryForgetsLetter,
+        /// A redriven message is published to every group again.
+        RedrivePublishes,
+        /// A redriven message keeps its rounds.
+        RedriveKeepsRounds,
+        /// A redrive keeps to no cap and to no age.
+        RedriveUnbounded,
+        /// A redrive of what is closed or superseded is reported as done.
+        RedriveAgain,
+        /// A malformed redrive is bent into what fits.
+        RedriveUnchecked,
+        /// Discarding a dead letter is answered and not done.
+        DiscardForgotten,
+        /// A purge takes what has ended a moment ago.
+        PurgeIgnoresAge,
+        /// A parked message that waits behind another is shown as due.
+        FollowersAreDue,
+    }
 }
 
 /// A fixture with a mutation planted at its driver seam; with none it changes nothing.
@@ -166,6 +333,7 @@ pub(crate) struct Mutated<F> {
     pub(crate) inner: F,
     pub(crate) mutation: Option<Mutation>,
     pub(crate) transport: transport::Shared,
+    pub(crate) store: store::Shared,
 }
 
 impl<F: Fixture> Mutated<F> {
@@ -174,6 +342,7 @@ impl<F: Fixture> Mutated<F> {
             inner,
             mutation,
             transport: transport::Shared::default(),
+            store: store::Shared::default(),
         }
     }
 }

@@ -6,8 +6,10 @@ use libtest_mimic::{Arguments, Completion, Trial};
 
 use crate::{
     case::{Case, Verdict},
+    inbox,
     memory::MemoryFixture,
     mutation::{Mutated, Mutation},
+    outbox,
     run::{Outcome, run_case},
     transport,
 };
@@ -16,7 +18,9 @@ use crate::{
 /// where it must fail. A mutation that no case names, or a case that names none, is a failure too.
 #[must_use]
 pub fn mutation_self_test() -> ExitCode {
-    let trials = suite("transport", transport::cases(), Mutation::TRANSPORT);
+    let mut trials = suite("transport", transport::cases(), Mutation::TRANSPORT);
+    trials.extend(suite("outbox", outbox::cases(), Mutation::OUTBOX));
+    trials.extend(suite("inbox", inbox::cases(), Mutation::INBOX));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
