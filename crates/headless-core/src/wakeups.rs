@@ -1,29 +1,48 @@
 //! Wake-ups within a process: hints that there may be work. Every one of them may be lost; polling finds the work.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// One kind of wake-up, for any number of listeners. Several while a listener does not wait are one to it.
+///
+/// Listeners are woken in the order in which they began to wait, so that a simulation can replay it; a watch channel
+/// wakes them in a random one.
 #[derive(Debug, Default)]
-pub struct Signal(watch::Sender<()>);
+pub struct Signal(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    count: AtomicU64,
+    woken: Notify,
+}
 
 impl Signal {
     /// Wakes every listener.
     pub fn wake(&self) {
-        self.0.send_replace(());
+        self.0.count.fetch_add(1, Ordering::AcqRel);
+        self.0.woken.notify_waiters();
     }
 
     /// A listener for wake-ups from now on.
     #[must_use]
     pub fn listen(&self) -> Listener {
-        Listener(self.0.subscribe())
+        Listener {
+            seen: self.0.count.load(Ordering::Acquire),
+            signal: self.0.clone(),
+        }
     }
 }
 
 /// Listens to one kind of wake-up.
 #[derive(Clone, Debug)]
-pub struct Listener(watch::Receiver<()>);
+pub struct Listener {
+    signal: Arc<Shared>,
+    seen: u64,
+}
 
 impl Listener {
     /// Returns at the next wake-up, or at once after one that came since the last return. Never, once nobody can send
@@ -32,8 +51,15 @@ impl Listener {
     /// # Cancel safety
     /// Dropping the future loses no wake-up.
     pub async fn woken(&mut self) {
-        if self.0.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        loop {
+            // Made before the look, so that it notices a wake-up between the two.
+            let woken = self.signal.woken.notified();
+            let count = self.signal.count.load(Ordering::Acquire);
+            if count != self.seen {
+                self.seen = count;
+                return;
+            }
+            woken.await;
         }
     }
 }
@@ -65,5 +91,46 @@ impl Wakeups {
     #[must_use]
     pub fn parked(&self) -> &Signal {
         &self.0.parked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Mutex, time::Duration};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn should_wake_once_when_several_came_before_the_wait() {
+        let signal = Signal::default();
+        let mut listener = signal.listen();
+        signal.wake();
+        signal.wake();
+        listener.woken().await;
+        let again = timeout(Duration::from_secs(1), listener.woken()).await;
+        assert!(again.is_err(), "both were one");
+        signal.wake();
+        listener.woken().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn should_wake_listeners_in_the_order_of_their_waits() {
+        let (signal, order) = (Signal::default(), Arc::new(Mutex::new(Vec::new())));
+        let mut tasks = Vec::new();
+        for number in 0..50 {
+            let (mut listener, order) = (signal.listen(), order.clone());
+            tasks.push(tokio::spawn(async move {
+                listener.woken().await;
+                order.lock().unwrap().push(number);
+            }));
+        }
+        tokio::task::yield_now().await;
+        signal.wake();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), (0..50).collect::<Vec<_>>());
     }
 }
