@@ -17,7 +17,8 @@ mod worker;
 use crate::{Suites, case::Case, fixture::StoreFixture};
 
 impl Suites {
-    /// The suite of [`InboxStore`](headless_abstractions::InboxStore), [`ParkedStore`](headless_abstractions::ParkedStore) and
+    /// The suite of [`InboxStore`](headless_abstractions::InboxStore),
+    /// [`ParkedStore`](headless_abstractions::ParkedStore) and
     /// [`DeadLetterStore`](headless_abstractions::DeadLetterStore), their queries, and the transactions that mark.
     #[must_use]
     pub fn inbox<F: StoreFixture>(self) -> Self {

@@ -12,7 +12,8 @@ mod storing;
 use crate::{Suites, case::Case, fixture::StoreFixture};
 
 impl Suites {
-    /// The suite of [`OutboxStore`](headless_abstractions::OutboxStore), its queries, and the transactions that append to it.
+    /// The suite of [`OutboxStore`](headless_abstractions::OutboxStore), its queries, and the transactions that
+    /// append to it.
     #[must_use]
     pub fn outbox<F: StoreFixture>(self) -> Self {
         self.suite("outbox", cases::<F>())

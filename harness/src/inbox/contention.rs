@@ -8,16 +8,16 @@ use headless_abstractions::{Admission, Arrival, Hold, InboxState, Marked, Parked
 use super::{
     idempotency::asking,
     unit_of_work::{DONE, DONE_BEFORE, Tx, commit, mark_one, roll_back},
-    worker::Worker,
+    worker::{Worker, hold_of},
 };
 use crate::{
-    case::{Case, CaseResult, case, ensure, ensure_eq},
+    case::{Case, CaseResult, case, ensure, ensure_eq, fail},
     cx::Cx,
     fixture::StoreFixture,
     mutation::Mutation::{ForgetIdempotencyKey, MarkAtCommit, MarkForgotten, MarkOutsideTransaction},
     outbox::{
         node::{Node, outlast_lease},
-        samples::{LONG, failure, message, numbers, owner},
+        samples::{LONG, failure, keyed, message, numbers, operation, owner},
     },
     wait::{elapse, within},
 };
@@ -54,6 +54,11 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
             "an open transaction keeps a row whose lease has ended"
         )
         .catching(&[MarkAtCommit, MarkForgotten]),
+        case!(
+            should_not_be_stranded_when_parked_behind_a_head_that_ends,
+            "what is parked behind a head while that ends is due, or told that there is none"
+        )
+        .catching(&[MarkForgotten]),
         case!(
             should_be_told_busy_when_the_holder_does_not_end,
             "a wait for another transaction is bounded, and dooms nothing"
@@ -325,6 +330,65 @@ async fn should_not_be_taken_over_when_a_transaction_holds_an_ended_lease<F: Sto
         "a row that an open transaction has marked was answered with {answer:?}"
     );
     ensure_eq!(other.admit(&message(1)).await?, DONE, "the row after the commit");
+    Ok(())
+}
+
+async fn should_not_be_stranded_when_parked_behind_a_head_that_ends<F: StoreFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    let (one, two) = (Node::join(cx).await?, Node::join(cx).await?);
+    let (ending, parking) = (Worker::new(&one, owner(1)), Worker::new(&two, owner(2)));
+    for round in 0..12_u64 {
+        // A head of a key and one of an operation; what waits behind either comes while it ends.
+        let name = format!("round {round}");
+        let of_key = |n| keyed(10 * round + n, &name);
+        let of_operation = |n| message(10 * round + n).with_idempotency_key(operation(&name));
+        ending.park(&of_key(1), Hold::Absent, Duration::ZERO).await?;
+        let head = ending.claim(1).await?;
+        ensure_eq!(numbers(&head), vec![10 * round + 1], "the head of the key");
+        let by_key = hold_of(ending.owner, &head[0]);
+        let by_operation = ending.run(&of_operation(3)).await?;
+
+        let (first, second) = (of_key(1), of_operation(3));
+        let end = async {
+            let of_key = ending.mark(&first, by_key).await?;
+            let of_operation = ending.mark(&second, by_operation).await?;
+            CaseResult::Ok([of_key, of_operation])
+        };
+        let (behind_key, behind_operation) = (of_key(2), of_operation(4));
+        let park = async {
+            let of_key = parking.park_behind(&behind_key, Hold::Absent).await?;
+            let of_operation = parking.park_behind(&behind_operation, Hold::Absent).await?;
+            CaseResult::Ok([of_key, of_operation])
+        };
+        // Both orders of asking, so that each may come first.
+        let (ended, parked) = if round % 2 == 0 {
+            futures::future::try_join(end, park).await?
+        } else {
+            let (parked, ended) = futures::future::try_join(park, end).await?;
+            (ended, parked)
+        };
+        ensure_eq!(ended, [Marked::Now; 2], "the marks of the heads");
+        ensure!(
+            matches!(parked[1], Parked::Now | Parked::Already(InboxState::Processed)),
+            "parking behind the head of an operation was answered with {:?}",
+            parked[1]
+        );
+
+        let rows = parking.claim(10).await?;
+        let followers = match parked[0] {
+            Parked::Now => vec![10 * round + 2],
+            Parked::KeyFree => Vec::new(),
+            other => fail!("parking behind the head of a key was answered with {other:?}"),
+        };
+        ensure_eq!(
+            numbers(&rows),
+            followers,
+            "what can be claimed once the heads have ended"
+        );
+        let duplicate = parking.admit(&behind_operation).await?;
+        ensure_eq!(duplicate, DONE, "the other id of an operation that is done");
+    }
     Ok(())
 }
 
