@@ -15,8 +15,10 @@ mod offers;
 mod ordering;
 mod receiving;
 mod redelivery;
+mod refusing;
 mod sending;
 mod settling;
+mod takeover;
 
 use crate::{case::Case, fixture::TransportFixture};
 
@@ -24,6 +26,7 @@ use crate::{case::Case, fixture::TransportFixture};
 pub(crate) fn cases<F: TransportFixture>() -> Vec<Case<F>> {
     [
         sending::cases(),
+        refusing::cases(),
         envelope::cases(),
         declaring::cases(),
         groups::cases(),
@@ -32,6 +35,7 @@ pub(crate) fn cases<F: TransportFixture>() -> Vec<Case<F>> {
         redelivery::cases(),
         offers::cases(),
         ordering::cases(),
+        takeover::cases(),
         assignment::cases(),
         load::cases(),
         facts::cases(),

@@ -7,5 +7,7 @@ use headless_harness::{MemoryFixture, Suites, run};
 fn main() -> ExitCode {
     run(Suites::of("memory")
         .capabilities::<MemoryFixture>(include_str!("../../../docs/capabilities.md"))
-        .transport::<MemoryFixture>())
+        .transport::<MemoryFixture>()
+        .outbox::<MemoryFixture>()
+        .inbox::<MemoryFixture>())
 }

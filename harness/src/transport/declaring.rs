@@ -6,7 +6,8 @@ use headless_abstractions::{ErrorKind, GroupSpec, Sent, StartFrom, TopicName, To
 use super::{
     member::body,
     node::{ordered, topology, unordered},
-    sending::{answer, arrived_once, refused},
+    refusing::{answer, refused},
+    sending::arrived_once,
 };
 use crate::{
     case::{Case, CaseResult, Flag, case, ensure, ensure_eq, fail, instead},

@@ -8,7 +8,8 @@ use super::{
     declaring::{unsupported, was_not_made},
     member::body,
     node::unordered,
-    sending::{answer, arrived_once},
+    refusing::answer,
+    sending::arrived_once,
 };
 use crate::{
     case::{Case, CaseResult, Flag, case, ensure, ensure_eq, fail, instead},

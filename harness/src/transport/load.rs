@@ -1,6 +1,7 @@
 //! Under load: members that come, go and die while thousands of messages pass.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -18,9 +19,9 @@ use crate::{
     cx::{Cx, topic},
     fixture::{TransportFixture, TransportNode},
     mutation::Mutation::{
-        AckOnReceive, DropDelivery, DuplicateDelivery, ReorderDeliveries, SwallowSendError,
+        AckOnReceive, DropDelivery, DuplicateDelivery, HangAfterClose, ReorderDeliveries, SwallowSendError,
     },
-    wait::{Stopwatch, elapse},
+    wait::{Stopwatch, elapse, within},
 };
 
 pub(super) fn cases<F: TransportFixture>() -> Vec<Case<F>> {
@@ -47,6 +48,11 @@ pub(super) fn cases<F: TransportFixture>() -> Vec<Case<F>> {
             "what was accepted is what another group observes, no more and no less"
         )
         .catching(&[SwallowSendError, DropDelivery, DuplicateDelivery]),
+        case!(
+            should_deliver_what_was_accepted_when_the_handle_closes_under_load,
+            "closing waits for confirms: each send is answered, and what was accepted is there"
+        )
+        .catching(&[SwallowSendError, HangAfterClose]),
     ]
 }
 
@@ -242,4 +248,59 @@ async fn should_agree_with_an_independent_reader_when_some_sends_fail<F: Transpo
     let reader = cx.node().await?.join(cx, "audit", &orders).await?;
     arrived_once(&accepted, reader.work(accepted.len()).await?)?;
     reader.nothing().await
+}
+
+async fn should_deliver_what_was_accepted_when_the_handle_closes_under_load<F: TransportFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    let orders = topic("orders");
+    let node = cx.node_with(&orders, &["billing"]).await?;
+    let senders = (0..8).map(|sender| {
+        let driver = node.driver.clone();
+        let messages: Vec<Message> = (0..200)
+            .map(|n| cx.message(&orders, format!("{sender}/{n}")))
+            .collect();
+        tokio::spawn(async move {
+            let mut answered = Vec::new();
+            for message in messages {
+                let answer = driver.send(std::slice::from_ref(&message)).await.pop();
+                answered.push((message, answer));
+                tokio::task::yield_now().await;
+            }
+            answered
+        })
+    });
+    let closing = async {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        node.driver.close().await
+    };
+    let both = futures::future::join(join_all(senders), closing);
+    let (answers, closed) = within(cx.patience() * 3, "sends on a handle that closes", both).await?;
+    closed?;
+    let (mut accepted, mut unknown, mut refused) = (Vec::new(), BTreeSet::new(), 0);
+    for answered in answers {
+        for (message, answer) in answered? {
+            match answer {
+                Some(Ok(_)) => accepted.push(message),
+                Some(Err(error)) if error.is_outcome_unknown() => {
+                    unknown.insert(message.id);
+                }
+                Some(Err(error)) => {
+                    ensure_eq!(error.kind(), ErrorKind::Closed, "why it was refused ({error})");
+                    refused += 1;
+                }
+                None => fail!("a send was not answered"),
+            }
+        }
+    }
+    ensure!(refused > 0, "nothing was refused after closing");
+    let member = cx.node().await?.join(cx, "billing", &orders).await?;
+    let arrived = member.drain().await?;
+    let arrived: Vec<Message> = arrived
+        .into_iter()
+        .filter(|message| !unknown.contains(&message.id))
+        .collect();
+    arrived_once(&accepted, arrived)
 }

@@ -6,7 +6,7 @@ use headless_abstractions::{ErrorKind, Message, Priority};
 
 use super::{
     member::{bodies, body},
-    sending::refused,
+    refusing::refused,
 };
 use crate::{
     case::{Case, CaseResult, Flag, case, ensure, ensure_eq, instead},
@@ -71,7 +71,7 @@ async fn should_not_deliver_before_its_time_when_delayed<F: TransportFixture>(cx
 
 async fn refuse_a_delay<F: TransportFixture>(cx: &Cx<F>) -> CaseResult {
     refuse(cx, |message| {
-        message.deliver_after = Some(Duration::from_millis(10))
+        message.deliver_after = Some(Duration::from_millis(10));
     })
     .await
 }
@@ -145,7 +145,10 @@ async fn should_deliver_by_priority_when_several_are_ready<F: TransportFixture>(
 }
 
 async fn refuse_a_priority<F: TransportFixture>(cx: &Cx<F>) -> CaseResult {
-    refuse(cx, |message| message.priority = Priority::MAX).await
+    refuse(cx, |message| {
+        message.priority = Priority::MAX;
+    })
+    .await
 }
 
 /// Sees that a message which asks for this is refused, and its neighbours are not.

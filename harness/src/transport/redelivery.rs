@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use headless_abstractions::{Delivery, Redelivery, Settlement, Subscription};
 
-use super::{
-    member::Member,
-    sending::{arrived_once, refused},
-};
+use super::{member::Member, refusing::refused, sending::arrived_once};
 use crate::{
     case::{Case, CaseResult, Flag, case, ensure, ensure_eq, instead},
     cx::{Cx, group, topic},
@@ -182,7 +179,7 @@ async fn next_delivery<F: TransportFixture>(
     node: &TransportNode,
     round: u32,
 ) -> CaseResult<(Member, Delivery)> {
-    let node = if round % 2 == 0 {
+    let node = if round.is_multiple_of(2) {
         node.clone()
     } else {
         cx.node().await?

@@ -6,7 +6,8 @@ use headless_abstractions::{DeliveryToken, ErrorKind, Settlement};
 
 use super::{
     member::{Member, body},
-    sending::{arrived_once, refused},
+    refusing::refused,
+    sending::arrived_once,
 };
 use crate::{
     case::{Case, CaseResult, Flag, case, ensure, ensure_eq, instead},

@@ -220,7 +220,7 @@ impl MutantSubscriber {
             (Mutation::RequeueToTail, Settlement::Requeue { .. }) => {
                 self.settle_inner(Settlement::Ack(token)).await?;
                 let sent = self.transport.send(&[message]).await;
-                sent.into_iter().map(|answer| answer.map(drop)).collect()
+                sent.into_iter().try_for_each(|answer| answer.map(drop))
             }
             (Mutation::IgnoreRequeueDelay, Settlement::Requeue { .. }) => {
                 self.settle_inner(Settlement::Requeue { token, after: None })
