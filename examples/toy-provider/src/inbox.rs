@@ -1,0 +1,319 @@
+//! The inbox: what a group has done with each message. The park and the dead letters move the same rows.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use headless_abstractions::{
+    Admission, Arrival, AttemptUse, Claim, DeadId, Epoch, Failure, GroupName, Hold, IdempotencyKey,
+    InboxState, InboxStore, Marked, Message, MessageId, Owner, Result, Settled,
+};
+
+use crate::{
+    dead_letter::Lineage,
+    store::{ToyStore, check_some, settle},
+};
+
+/// What is answered as the rest of a lease for a row that an open transaction holds: ask again soon.
+const LOCKED: Duration = Duration::from_millis(100);
+
+pub(crate) type RowKey = (GroupName, MessageId);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inbox {
+    pub(crate) rows: BTreeMap<RowKey, Row>,
+    /// What open transactions have marked: by which, and the idempotency key that goes with it.
+    pub(crate) locks: BTreeMap<RowKey, (u64, Option<IdempotencyKey>)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) arrival: Arrival,
+    pub(crate) state: InboxState,
+    pub(crate) epoch: Epoch,
+    pub(crate) rounds: u32,
+    /// By whom a running row is held, and until when; nobody once it was released.
+    pub(crate) held: Option<(Owner, Duration)>,
+    /// Whether its idempotency key is reserved for it.
+    pub(crate) reserves: bool,
+    /// In the park, also while claimed from it.
+    pub(crate) stay: Option<Stay>,
+    pub(crate) failures: Vec<Failure>,
+    pub(crate) ended: Duration,
+    pub(crate) lineage: Lineage,
+    /// The dead letter, while it is dead.
+    pub(crate) letter: Option<DeadId>,
+}
+
+/// A message in the park.
+#[derive(Clone, Debug)]
+pub(crate) struct Stay {
+    /// In its key.
+    pub(crate) place: u64,
+    pub(crate) message: Message,
+    pub(crate) due: Duration,
+}
+
+impl Row {
+    pub(crate) fn new(arrival: &Arrival) -> Self {
+        Self {
+            arrival: arrival.clone(),
+            state: InboxState::Running,
+            epoch: Epoch::default(),
+            rounds: 0,
+            held: None,
+            reserves: false,
+            stay: None,
+            failures: Vec::new(),
+            ended: Duration::ZERO,
+            lineage: Lineage::default(),
+            letter: None,
+        }
+    }
+
+    pub(crate) fn key(&self) -> RowKey {
+        (self.arrival.group.clone(), self.arrival.id)
+    }
+
+    // page: hold
+    /// Whether it runs under this owner and epoch. A lease that has ended is not lost before somebody takes it.
+    pub(crate) fn is_held(&self, owner: Owner, epoch: Epoch) -> bool {
+        let held_by = self.held.map(|(owner, _)| owner);
+        self.state == InboxState::Running && held_by == Some(owner) && self.epoch == epoch
+    }
+    // page: end
+
+    pub(crate) fn lease_left(&self, now: Duration) -> Duration {
+        self.held
+            .map_or(Duration::ZERO, |(_, until)| until.saturating_sub(now))
+    }
+
+    /// Begins a round.
+    pub(crate) fn run(&mut self, owner: Owner, until: Duration) {
+        self.state = InboxState::Running;
+        self.epoch = self.epoch.next();
+        self.rounds += 1;
+        self.held = Some((owner, until));
+        self.reserves = self.arrival.idempotency_key.is_some();
+    }
+
+    /// Ends a round without an end of the message: it is parked again, or waits to be admitted.
+    pub(crate) fn give_back(&mut self, due: Duration, attempt: AttemptUse) {
+        if attempt == AttemptUse::Return {
+            self.rounds = self.rounds.saturating_sub(1);
+        }
+        self.held = None;
+        if let Some(stay) = &mut self.stay {
+            stay.due = due;
+            self.state = InboxState::Parked;
+        }
+    }
+
+    fn release(&mut self, now: Duration, attempt: AttemptUse) {
+        self.epoch = self.epoch.next();
+        self.give_back(now, attempt);
+    }
+}
+
+impl Inbox {
+    /// The other messages of its idempotency key that have reserved it: the states of their rows.
+    fn rivals(&self, arrival: &Arrival) -> impl Iterator<Item = InboxState> {
+        let rows = self.rows.values().filter(|row| {
+            row.reserves
+                && row.arrival.id != arrival.id
+                && row.arrival.group == arrival.group
+                && row.arrival.idempotency_key == arrival.idempotency_key
+        });
+        rows.map(|row| row.state)
+    }
+
+    /// Whether another message of its idempotency key was processed.
+    pub(crate) fn is_done(&self, arrival: &Arrival) -> bool {
+        self.rivals(arrival).any(|state| state == InboxState::Processed)
+    }
+
+    /// Whether another message of its idempotency key runs or is parked, in an open transaction too.
+    pub(crate) fn is_rivalled(&self, arrival: &Arrival) -> bool {
+        let open = self.locks.iter().any(|((group, id), (_, key))| {
+            key.is_some() && *group == arrival.group && *id != arrival.id && *key == arrival.idempotency_key
+        });
+        open || self.rivals(arrival).any(|state| state != InboxState::Processed)
+    }
+
+    /// Whether it waits for nothing: no earlier message of its key, none of its idempotency key.
+    pub(crate) fn is_first(&self, arrival: &Arrival, place: Option<u64>) -> bool {
+        let earlier = |row: &Row| {
+            let stays = row
+                .stay
+                .as_ref()
+                .is_some_and(|stay| place.is_none_or(|place| stay.place < place));
+            let theirs = (&row.arrival.group, &row.arrival.topic, &row.arrival.key);
+            stays && row.arrival.id != arrival.id && theirs == (&arrival.group, &arrival.topic, &arrival.key)
+        };
+        let key_waits = arrival.key.is_some() && self.rows.values().any(earlier);
+        !key_waits && !self.is_rivalled(arrival)
+    }
+
+    fn admit(&mut self, owner: Owner, lease: Duration, arrival: &Arrival, now: Duration) -> Admission {
+        let key = (arrival.group.clone(), arrival.id);
+        if self.locks.contains_key(&key) {
+            return Admission::Busy { lease_left: LOCKED };
+        }
+        let mut row = match self.rows.get(&key) {
+            Some(row) => row.clone(),
+            None if self.is_done(arrival) => return Admission::Settled(InboxState::Processed),
+            None if !self.is_first(arrival, None) => return Admission::Behind,
+            None => Row::new(arrival),
+        };
+        let lease_left = row.lease_left(now);
+        let answer = if row.state != InboxState::Running {
+            Admission::Settled(row.state)
+        } else if !lease_left.is_zero() {
+            Admission::Busy { lease_left }
+        } else if row.stay.is_some() {
+            row.give_back(now, AttemptUse::Consume);
+            Admission::Settled(InboxState::Parked)
+        } else {
+            row.run(owner, now.saturating_add(lease));
+            Admission::Run {
+                epoch: row.epoch,
+                rounds: row.rounds,
+            }
+        };
+        self.rows.insert(key, row);
+        answer
+    }
+
+    // page: refusal
+    /// Why a message may not be ended under this hold.
+    fn refusal(&self, arrival: &Arrival, hold: Hold, now: Duration) -> Option<Marked> {
+        let key = (arrival.group.clone(), arrival.id);
+        if self.locks.contains_key(&key) {
+            return Some(Marked::Busy { lease_left: LOCKED });
+        }
+        match (self.rows.get(&key), hold) {
+            (None, Hold::Running { .. }) => Some(Marked::LeaseLost),
+            (None, Hold::Absent) if self.is_done(arrival) => Some(Marked::Already(InboxState::Processed)),
+            (None, Hold::Absent) => (!self.is_first(arrival, None)).then_some(Marked::Behind),
+            (Some(row), _) if row.state.is_terminal() => Some(Marked::Already(row.state)),
+            (Some(row), Hold::Running { owner, epoch }) => {
+                (!row.is_held(owner, epoch)).then_some(Marked::LeaseLost)
+            }
+            (Some(row), Hold::Absent) if row.state == InboxState::Parked => Some(Marked::Already(row.state)),
+            (Some(row), Hold::Absent) => Some(Marked::Busy {
+                lease_left: row.lease_left(now),
+            }),
+        }
+    }
+
+    /// Ends a message as processed, dead or discarded.
+    pub(crate) fn end(&mut self, arrival: &Arrival, hold: Hold, to: InboxState, now: Duration) -> Marked {
+        if let Some(refusal) = self.refusal(arrival, hold, now) {
+            return refusal;
+        }
+        let key = (arrival.group.clone(), arrival.id);
+        self.rows
+            .entry(key)
+            .or_insert_with(|| Row::new(arrival))
+            .finish(to, now);
+        Marked::Now
+    }
+    // page: end
+
+    /// Changes the running rows that `owner` holds so, and says which it did not find.
+    pub(crate) fn change_held(
+        &mut self,
+        group: &GroupName,
+        owner: Owner,
+        claims: &[Claim],
+        mut change: impl FnMut(&mut Row),
+    ) -> Settled {
+        settle(claims, |claim| {
+            let row = self.rows.get_mut(&(group.clone(), claim.id));
+            row.filter(|row| row.is_held(owner, claim.epoch))
+                .map(&mut change)
+                .is_some()
+        })
+    }
+}
+
+impl Row {
+    pub(crate) fn finish(&mut self, to: InboxState, now: Duration) {
+        self.state = to;
+        self.held = None;
+        self.stay = None;
+        self.reserves = to == InboxState::Processed && self.arrival.idempotency_key.is_some();
+        self.ended = now;
+    }
+}
+
+#[async_trait]
+impl InboxStore for ToyStore {
+    async fn admit(&self, owner: Owner, lease: Duration, arrivals: &[Arrival]) -> Result<Vec<Admission>> {
+        check_some("the lease", !lease.is_zero())?;
+        let mut server = self.link.change("admit")?;
+        let now = server.now;
+        let admit = |arrival| server.inbox.admit(owner, lease, arrival, now);
+        Ok(arrivals.iter().map(admit).collect())
+    }
+
+    async fn mark(&self, marks: &[(Arrival, Hold)]) -> Result<Vec<Marked>> {
+        let mut server = self.link.change("mark")?;
+        let now = server.now;
+        let mark = |(arrival, hold): &_| server.inbox.end(arrival, *hold, InboxState::Processed, now);
+        Ok(marks.iter().map(mark).collect())
+    }
+
+    async fn discard(&self, marks: &[(Arrival, Hold)]) -> Result<Vec<Marked>> {
+        let mut server = self.link.change("discard")?;
+        let now = server.now;
+        let discard = |(arrival, hold): &_| server.inbox.end(arrival, *hold, InboxState::Discarded, now);
+        Ok(marks.iter().map(discard).collect())
+    }
+
+    async fn renew(
+        &self,
+        group: &GroupName,
+        owner: Owner,
+        claims: &[Claim],
+        lease: Duration,
+    ) -> Result<Settled> {
+        check_some("the lease", !lease.is_zero())?;
+        let mut server = self.link.change("renew")?;
+        let until = server.now.saturating_add(lease);
+        let renew = |row: &mut Row| row.held = Some((owner, until));
+        Ok(server.inbox.change_held(group, owner, claims, renew))
+    }
+
+    async fn release(
+        &self,
+        group: &GroupName,
+        owner: Owner,
+        claims: &[Claim],
+        attempt: AttemptUse,
+    ) -> Result<Settled> {
+        let mut server = self.link.change("release")?;
+        let now = server.now;
+        Ok(server
+            .inbox
+            .change_held(group, owner, claims, |row| row.release(now, attempt)))
+    }
+
+    async fn release_owner(&self, owner: Owner) -> Result<u64> {
+        let mut server = self.link.change("release_owner")?;
+        let now = server.now;
+        let rows = server.inbox.rows.values_mut();
+        let held = rows.filter(|row| row.held.is_some_and(|(by, _)| by == owner));
+        Ok(held.map(|row| row.release(now, AttemptUse::Return)).count() as u64)
+    }
+
+    async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {
+        let mut server = self.link.change("purge")?;
+        let now = server.now;
+        let old = server.inbox.rows.values().filter(|row| {
+            matches!(row.state, InboxState::Processed | InboxState::Discarded) && now - row.ended > older_than
+        });
+        let old: Vec<RowKey> = old.take(limit).map(Row::key).collect();
+        server.inbox.rows.retain(|key, _| !old.contains(key));
+        Ok(old.len() as u64)
+    }
+}

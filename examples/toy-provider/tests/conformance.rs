@@ -1,0 +1,15 @@
+//! The toy against the conformance suites.
+
+use std::process::ExitCode;
+
+use headless_harness::{Suites, run};
+
+mod fixture;
+use fixture::ToyFixture;
+
+fn main() -> ExitCode {
+    run(Suites::of("toy")
+        .transport::<ToyFixture>()
+        .outbox::<ToyFixture>()
+        .inbox::<ToyFixture>())
+}
