@@ -20,6 +20,10 @@ pub struct MemoryConfig {
     pub lock_timeout: Duration,
     /// The clock of leases, delays and expiry. `None` for tokio's.
     pub clock: Option<Arc<dyn Clock>>,
+    /// A bug planted on purpose, to show that the simulation finds it: renewing a hold does not compare its epoch.
+    #[cfg(feature = "planted-bugs")]
+    #[doc(hidden)]
+    pub epoch_dropped_on_renew: bool,
 }
 
 impl Default for MemoryConfig {
@@ -34,6 +38,8 @@ impl Default for MemoryConfig {
             max_payload: PAYLOAD,
             lock_timeout: Duration::from_secs(5),
             clock: None,
+            #[cfg(feature = "planted-bugs")]
+            epoch_dropped_on_renew: false,
         }
     }
 }
@@ -78,6 +84,15 @@ impl MemoryConfig {
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
+        self
+    }
+
+    /// With or without the bug that renewing a hold does not compare its epoch.
+    #[cfg(feature = "planted-bugs")]
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_epoch_dropped_on_renew(mut self, planted: bool) -> Self {
+        self.epoch_dropped_on_renew = planted;
         self
     }
 }

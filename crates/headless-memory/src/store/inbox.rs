@@ -93,6 +93,12 @@ impl InboxStore for Memory {
         require("renew", None, Some(lease))?;
         Ok(self.server.database.write(|state, now| {
             let (inbox, view) = state.inbox(now);
+            #[cfg(feature = "planted-bugs")]
+            let claims = &if self.server.config.epoch_dropped_on_renew {
+                inbox.with_present_epochs(group, claims)
+            } else {
+                claims.to_vec()
+            };
             let (lost, held) = inbox.sort_claims(group, owner, claims, |_, _| true);
             for key in held {
                 inbox.change(&key, &view, |row| {
