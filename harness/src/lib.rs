@@ -30,6 +30,7 @@ mod run;
 mod runner;
 mod self_test;
 pub mod services;
+pub mod simulation;
 mod transport;
 mod wait;
 

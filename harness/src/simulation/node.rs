@@ -1,0 +1,120 @@
+//! A simulated node: a process with a relay and the consumers of both groups.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use headless_abstractions::{Result, Store};
+use headless_core::{Backoff, Environment, Spawner, State};
+use headless_memory::Memory;
+use headless_messaging::{Messaging, Ordered, Plan, Planted, PulseConfig, RelayConfig};
+
+use super::{
+    chance::Chance,
+    clock::{NodeClock, TrueClock},
+    gate::{Gate, Weather},
+    handler::{Handlers, LEASE},
+    history::History,
+    producer::Entrance,
+    script::{NOTES, ORDERS, STOCK, Script},
+    store::SimStore,
+    transport::SimTransport,
+};
+
+/// What the nodes of a run share.
+pub(super) struct Cluster {
+    pub(super) seed: u64,
+    pub(super) server: Memory,
+    pub(super) truth: TrueClock,
+    pub(super) history: Arc<History>,
+    pub(super) weather: Arc<Weather>,
+    pub(super) chance: Arc<Chance>,
+    pub(super) script: Arc<Script>,
+    pub(super) planted: Planted,
+}
+
+/// A process with a relay and the consumers of both groups.
+pub(super) struct Node {
+    pub(super) name: Arc<str>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) entrance: Entrance,
+    memory: Memory,
+    messaging: Messaging,
+}
+
+impl Node {
+    /// Starts the node with this number; each has its own owner, randomness, clock and connection.
+    pub(super) async fn start(cluster: &Cluster, number: u32) -> Result<Self> {
+        let name: Arc<str> = format!("n{number}").into();
+        let random = Arc::new(Chance::new(cluster.seed, &name));
+        let skew = TimeDelta::minutes(i64::try_from(random.below(121)).unwrap_or_default() - 60);
+        let clock = NodeClock::new(cluster.truth.clone(), skew);
+        let gate = Gate::new(
+            name.clone(),
+            cluster.history.clone(),
+            cluster.chance.clone(),
+            cluster.weather.clone(),
+            cluster.truth.clone(),
+            clock.clone(),
+        );
+        let memory = cluster.server.connect();
+        let store = SimStore::new(memory.clone(), gate.clone());
+        let environment = Environment::new(clock, random, Spawner::current(), name.clone());
+        let wakeups = environment.wakeups.clone();
+        let state = State::new().with(store.clone());
+
+        let mut plan = Plan::new(environment);
+        plan.store = Some(store.parts());
+        plan.transport = Some(Arc::new(SimTransport::new(memory.clone(), gate.clone())));
+        plan.state = state.clone();
+        plan.relay = RelayConfig::default()
+            .with_batch(16)
+            .with_lease(LEASE)
+            .with_poll(Duration::from_millis(500))
+            .with_backoff(Backoff::exponential(
+                Duration::from_millis(100),
+                Duration::from_millis(500),
+            ));
+        plan.pulse = PulseConfig::default().with_interval(Duration::from_millis(700));
+        plan.planted = cluster.planted;
+        plan.topic_named(ORDERS, Ordered::partitions(4), false);
+        plan.topic_named(STOCK, Ordered::partitions(2), false);
+        plan.topic_named(NOTES, Ordered::no(), false);
+        for group in 0..cluster.script.groups.len() {
+            let handlers = Handlers {
+                group,
+                node: name.clone(),
+                script: cluster.script.clone(),
+                chance: cluster.chance.clone(),
+                history: cluster.history.clone(),
+            };
+            plan.consumer(handlers.consumer());
+        }
+        let messaging = Messaging::start(plan).await?;
+        let entrance = Entrance {
+            node: name.clone(),
+            store,
+            state: messaging.state_of_work(&state),
+            wakeups,
+            publisher: messaging.publisher().clone(),
+        };
+        Ok(Self {
+            name,
+            gate,
+            entrance,
+            memory,
+            messaging,
+        })
+    }
+
+    /// Ends the process between two of its steps: no call answers any more, and nothing of it runs on.
+    pub(super) fn crash(self) {
+        self.gate.kill();
+        self.memory.sever();
+        drop(self.messaging);
+    }
+
+    /// Drains the process.
+    pub(super) async fn shut_down(self, timeout: Duration) -> Result<()> {
+        self.messaging.shutdown(timeout).await
+    }
+}
