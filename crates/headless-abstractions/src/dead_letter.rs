@@ -177,7 +177,7 @@ pub trait DeadLetterStore: Debug + Send + Sync + 'static {
     /// trip. Dropping the future leaves each message buried or not. Repeating it answers `Already(Dead)`.
     ///
     /// # Errors
-    /// `Unavailable`, `Timeout` (outcome unknown), `Denied`, `Closed`.
+    /// `Invalid` for a burial without a failure; `Unavailable`, `Timeout` (outcome unknown), `Denied`, `Closed`.
     async fn bury(&self, burials: &[Bury]) -> Result<Vec<Marked>>;
 
     /// Sends dead letters on their way again, and answers for each in the order of the request. One of a group
@@ -187,17 +187,19 @@ pub trait DeadLetterStore: Debug + Send + Sync + 'static {
     /// Atomicity: each by itself. Concurrency: of any number of calls for one, one gets `Now`. Blocks for a round trip.
     ///
     /// # Errors
-    /// `Invalid` for a payload with other than one id, or a `by` that is empty or over 200 bytes; `Unavailable`,
+    /// `Invalid` for a payload with other than one id, or a `by` that is empty or over 200 bytes; `TooLarge` for a payload
+    /// that the store cannot hold; `Unavailable`,
     /// `Timeout` (outcome unknown), `Denied`, `Closed`.
     async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>>;
 
-    /// Closes dead letters without redriving them, and returns how many were open. They stay as a record.
+    /// Closes dead letters without redriving them, and returns how many were open. They stay as a record, and their
+    /// groups' rows stay dead.
     ///
     /// # Errors
     /// As [`redrive`](Self::redrive).
     async fn discard(&self, ids: &[DeadId], by: &str) -> Result<u64>;
 
-    /// Removes at most `limit` dead letters, open or not, that died longer ago than this, and their groups' rows with
+    /// Removes at most `limit` dead letters, open or not, that died at least this long ago, and their groups' rows with
     /// them; returns how many there were.
     ///
     /// # Errors

@@ -140,7 +140,8 @@ pub enum Marked {
 /// Nothing else moves a row, and none becomes absent before it is purged. Every transition names its [`Hold`].
 ///
 /// **Idempotency key.** (group, key) is reserved for one id: from when its message is admitted, marked or parked by
-/// failure, until it is dead or discarded. A message parked *behind* another reserves nothing. While the key is
+/// failure, until it is dead or discarded. A message that waits *behind* another reserves nothing, also when it has
+/// failed before or was given back: otherwise two keys could wait for each other. While the key is
 /// reserved by another id, a message is `Behind` it; once that one is processed, the message is `Already` /
 /// `Settled` as processed, and the parked claim finishes it as processed without handing it out.
 ///
@@ -168,7 +169,8 @@ pub trait InboxStore: Debug + Send + Sync + 'static {
     /// [`StoreTx::mark_processed`](crate::StoreTx::mark_processed).
     ///
     /// A running hold that still matches is good even if its lease has ended, since nobody has taken it over.
-    /// A row that is running under another hold is `Busy` for [`Hold::Absent`] and `LeaseLost` for a running one.
+    /// A row that is running under another hold is `Busy` for [`Hold::Absent`] and `LeaseLost` for a running one; one
+    /// from the park whose lease has ended may also be found parked.
     ///
     /// Atomicity: each message by itself. Blocks for a round trip. Repeating it answers `Already(Processed)`.
     /// Dropping the future leaves each message marked or not.
@@ -177,8 +179,8 @@ pub trait InboxStore: Debug + Send + Sync + 'static {
     /// `Unavailable`, `Timeout` (outcome unknown), `Denied`, `Closed`.
     async fn mark(&self, marks: &[(Arrival, Hold)]) -> Result<Vec<Marked>>;
 
-    /// Marks messages as dropped on purpose, and answers for each as [`mark`](Self::mark) does. Their idempotency
-    /// keys are free from then on.
+    /// Marks messages as dropped on purpose, and answers for each as [`mark`](Self::mark) does, but never `Behind`: what
+    /// is dropped waits for nothing. Their idempotency keys are free from then on.
     ///
     /// # Errors
     /// As [`mark`](Self::mark).
@@ -221,7 +223,7 @@ pub trait InboxStore: Debug + Send + Sync + 'static {
     /// `Unavailable`, `Timeout`, `Denied`, `Closed`.
     async fn release_owner(&self, owner: Owner) -> Result<u64>;
 
-    /// Removes at most `limit` processed and discarded rows that ended longer ago than this, and returns how many
+    /// Removes at most `limit` processed and discarded rows that ended at least this long ago, and returns how many
     /// there were. A message delivered again after that is a new one.
     ///
     /// # Errors

@@ -78,7 +78,8 @@ pub struct OutboxRow {
     pub claim: Claim,
     /// A copy of the message; its delay, which is over, is taken off.
     pub message: Message,
-    /// How many attempts were consumed before this one.
+    /// How many attempts were consumed before this one. One that ended with its lease was not: nobody knows that it
+    /// failed.
     pub attempts: u32,
 }
 
@@ -199,7 +200,7 @@ pub trait OutboxStore: Debug + Send + Sync + 'static {
     /// `Unavailable`, `Timeout`, `Denied`, `Closed`.
     async fn release_owner(&self, owner: Owner) -> Result<u64>;
 
-    /// Removes at most `limit` finished rows that are kept as history and older than this, and returns how many
+    /// Removes at most `limit` finished rows that are kept as history and at least this old, and returns how many
     /// there were. A store without history answers 0. Holds no lock for longer than such a batch.
     ///
     /// # Errors

@@ -113,7 +113,7 @@ pub struct OutboxEntry {
     pub message: Message,
     /// Where it stands.
     pub state: OutboxState,
-    /// How many attempts were consumed.
+    /// How many attempts were consumed, the one under way included.
     pub attempts: u32,
     /// What failed in them.
     pub failures: Vec<Failure>,

@@ -200,8 +200,9 @@ pub trait Subscriber: Debug + Send + Sync + 'static {
     /// Cancel safety: dropping the future leaves each delivery settled or not.
     ///
     /// # Errors
-    /// For each delivery: `LeaseLost`; `NotFound` for a token that was never given or is settled; `Unsupported` for a
-    /// requeue or a delay that is not offered (the delivery stays unsettled); `Unavailable`, `Timeout`, `Closed`.
+    /// For each delivery: `LeaseLost`; `NotFound` for a token that was never given, is settled, was lost so long ago that
+    /// it is forgotten (10 000 lost tokens are remembered), or whose group was removed; `Unsupported` for a requeue or a
+    /// delay that is not offered (the delivery stays unsettled); `Unavailable`, `Timeout`, `Closed`.
     async fn settle(&self, batch: &[Settlement]) -> Vec<Result<()>>;
 
     /// Keeps deliveries for another `by` from now, never less than they had, and answers for each. Deliveries of an

@@ -38,7 +38,7 @@ pub struct TopicSpec {
     /// Whether it keeps the order of its keys.
     pub order: TopicOrder,
     /// Whether a message that no group takes is an error ([`ErrorKind::NotFound`](crate::ErrorKind::NotFound))
-    /// instead of [`Sent::Unrouted`](crate::Sent::Unrouted).
+    /// instead of [`Sent::Unrouted`](crate::Sent::Unrouted). Once any declaration has asked for it, it stays.
     pub required: bool,
 }
 
@@ -80,7 +80,8 @@ pub struct GroupSpec {
     pub group: GroupName,
     /// The topic that it reads.
     pub topic: TopicName,
-    /// Where it begins when it does not exist yet; otherwise ignored.
+    /// Where it begins when it does not exist yet; a group that exists goes on where it is. Asking for the oldest needs
+    /// `replay_from_start` in any case.
     pub start: StartFrom,
     /// Whether the group belongs to one process and ends with it. Needs `per_instance_groups`.
     pub per_instance: bool,

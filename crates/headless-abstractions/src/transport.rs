@@ -133,6 +133,8 @@ pub trait Transport: Debug + Send + Sync + 'static {
     ///
     /// Atomicity: each message by itself; one that is refused does not keep its neighbours back, unless
     /// `accepts_by_prefix` says so for its key. The messages of one topic and key are accepted in the batch's order.
+    /// A delayed message of an ordered topic takes its place in its partition when it is due. With `accepts_by_prefix` a
+    /// refusal of any kind counts as the failure of its key.
     /// Concurrency: several sends may be under way; between them there is no order.
     /// Blocks until the last message is answered for: within the provider's time-out.
     /// Dropping the future leaves each message either sent or not: their outcome is unknown.
