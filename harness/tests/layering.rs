@@ -8,8 +8,13 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 /// Each crate of ours and the crates that it may depend on, of ours and of others. Dev-dependencies are free.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-const CORE: [&str; 5] =
-    ["headless-messaging", "headless-ticker", "headless-coordination", "headless-saga", "headless-dashboard"];
+const CORE: [&str; 5] = [
+    "headless-messaging",
+    "headless-ticker",
+    "headless-coordination",
+    "headless-saga",
+    "headless-dashboard",
+];
 const PROVIDERS: [&str; 7] = [
     "headless-memory",
     "headless-sqlite",
@@ -25,11 +30,17 @@ const OF_ABSTRACTIONS: [&str; 4] = ["async-trait", "bytes", "chrono", "uuid"];
 fn broken(graph: &Graph) -> Vec<String> {
     let mut broken = Vec::new();
     for (name, dependencies) in graph {
-        let ours: BTreeSet<&str> =
-            dependencies.iter().map(String::as_str).filter(|name| name.starts_with("headless")).collect();
+        let ours: BTreeSet<&str> = dependencies
+            .iter()
+            .map(String::as_str)
+            .filter(|name| name.starts_with("headless"))
+            .collect();
         let allowed: BTreeSet<&str> = match name.as_str() {
             "headless-abstractions" => {
-                for other in dependencies.iter().filter(|other| !OF_ABSTRACTIONS.contains(&other.as_str())) {
+                for other in dependencies
+                    .iter()
+                    .filter(|other| !OF_ABSTRACTIONS.contains(&other.as_str()))
+                {
                     broken.push(format!("{name} depends on {other}: it may know data types alone"));
                 }
                 continue;
@@ -41,7 +52,9 @@ fn broken(graph: &Graph) -> Vec<String> {
             _ => continue,
         };
         for wrong in ours.difference(&allowed) {
-            broken.push(format!("{name} depends on {wrong}: it may know {allowed:?} alone"));
+            broken.push(format!(
+                "{name} depends on {wrong}: it may know {allowed:?} alone"
+            ));
         }
     }
     broken
@@ -49,7 +62,11 @@ fn broken(graph: &Graph) -> Vec<String> {
 
 fn workspace() -> Graph {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().expect("cargo metadata");
+    let metadata = MetadataCommand::new()
+        .manifest_path(manifest)
+        .no_deps()
+        .exec()
+        .expect("cargo metadata");
     metadata
         .packages
         .iter()
@@ -67,7 +84,12 @@ fn workspace() -> Graph {
 fn graph(edges: &[(&str, &[&str])]) -> Graph {
     edges
         .iter()
-        .map(|(name, dependencies)| ((*name).to_owned(), dependencies.iter().map(|d| (*d).to_owned()).collect()))
+        .map(|(name, dependencies)| {
+            (
+                (*name).to_owned(),
+                dependencies.iter().map(|d| (*d).to_owned()).collect(),
+            )
+        })
         .collect()
 }
 
@@ -92,5 +114,11 @@ fn should_find_each_broken_layer_when_one_is_broken() {
     for graph in wrong {
         assert_eq!(broken(&graph).len(), 1, "{graph:?}");
     }
-    assert!(broken(&graph(&[("headless", &["headless-memory", "headless-messaging"])])).is_empty());
+    assert!(
+        broken(&graph(&[(
+            "headless",
+            &["headless-memory", "headless-messaging"]
+        )]))
+        .is_empty()
+    );
 }
