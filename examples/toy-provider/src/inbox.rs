@@ -131,12 +131,23 @@ impl Inbox {
         self.rivals(arrival).any(|state| state == InboxState::Processed)
     }
 
-    /// Whether another message of its idempotency key runs or is parked, in an open transaction too.
-    pub(crate) fn is_rivalled(&self, arrival: &Arrival) -> bool {
-        let open = self.locks.iter().any(|((group, id), (_, key))| {
-            key.is_some() && *group == arrival.group && *id != arrival.id && *key == arrival.idempotency_key
-        });
-        open || self.rivals(arrival).any(|state| state != InboxState::Processed)
+    /// Whether another message of its idempotency key runs or is parked.
+    fn is_rivalled(&self, arrival: &Arrival) -> bool {
+        self.rivals(arrival).any(|state| state != InboxState::Processed)
+    }
+
+    /// Whether an open transaction has marked another message of its idempotency key: nobody can know yet how that
+    /// ends.
+    fn is_pending(&self, arrival: &Arrival) -> bool {
+        self.locks.iter().any(|((group, id), (_, key))| {
+            let same = key.is_some() && *key == arrival.idempotency_key;
+            same && *group == arrival.group && *id != arrival.id
+        })
+    }
+
+    /// Whether its idempotency key is with another message.
+    pub(crate) fn is_taken(&self, arrival: &Arrival) -> bool {
+        self.is_rivalled(arrival) || self.is_pending(arrival)
     }
 
     /// Whether it waits for nothing: no earlier message of its key, none of its idempotency key.
@@ -150,7 +161,7 @@ impl Inbox {
             stays && row.arrival.id != arrival.id && theirs == (&arrival.group, &arrival.topic, &arrival.key)
         };
         let key_waits = arrival.key.is_some() && self.rows.values().any(earlier);
-        !key_waits && !self.is_rivalled(arrival)
+        !key_waits && !self.is_taken(arrival)
     }
 
     fn admit(&mut self, owner: Owner, lease: Duration, arrival: &Arrival, now: Duration) -> Admission {
@@ -161,6 +172,7 @@ impl Inbox {
         let mut row = match self.rows.get(&key) {
             Some(row) => row.clone(),
             None if self.is_done(arrival) => return Admission::Settled(InboxState::Processed),
+            None if self.is_pending(arrival) => return Admission::Busy { lease_left: LOCKED },
             None if !self.is_first(arrival, None) => return Admission::Behind,
             None => Row::new(arrival),
         };
@@ -193,6 +205,7 @@ impl Inbox {
         match (self.rows.get(&key), hold) {
             (None, Hold::Running { .. }) => Some(Marked::LeaseLost),
             (None, Hold::Absent) if self.is_done(arrival) => Some(Marked::Already(InboxState::Processed)),
+            (None, Hold::Absent) if self.is_pending(arrival) => Some(Marked::Busy { lease_left: LOCKED }),
             (None, Hold::Absent) => (!self.is_first(arrival, None)).then_some(Marked::Behind),
             (Some(row), _) if row.state.is_terminal() => Some(Marked::Already(row.state)),
             (Some(row), Hold::Running { owner, epoch }) => {

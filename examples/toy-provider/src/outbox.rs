@@ -2,14 +2,14 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use headless_abstractions::{
     Abandon, Appended, AttemptUse, Claim, ClaimOutbox, ClaimedOutbox, Epoch, Failure, InFlight, Message,
-    MessageId, Origin, OutboxRow, OutboxStore, Owner, Result, Settled,
+    MessageId, Origin, OutboxRow, OutboxStore, Owner, PartitionKey, Result, Settled, TopicName,
 };
 
 use crate::{
@@ -17,6 +17,9 @@ use crate::{
     server::{Sequence, State},
     store::{ToyStore, check_some, settle},
 };
+
+/// A key is one of its topic.
+pub(crate) type Key<'a> = (&'a TopicName, &'a PartitionKey);
 
 /// By the number under which each was stored: the order of a list, which never changes.
 #[derive(Debug, Default)]
@@ -54,6 +57,10 @@ impl Row {
             failures: Vec::new(),
             lineage,
         }
+    }
+
+    pub(crate) fn key(&self) -> Option<Key<'_>> {
+        self.message.key.as_ref().map(|key| (&self.message.topic, key))
     }
 
     pub(crate) fn is_leased(&self, now: Duration) -> bool {
@@ -111,17 +118,24 @@ impl Outbox {
         }
     }
 
+    /// The keys that are with an owner: one that is stored late may come before what is leased.
+    pub(crate) fn leased_keys(&self, now: Duration) -> BTreeSet<Key<'_>> {
+        let leased = self.rows.values().filter(|row| row.is_leased(now));
+        leased.filter_map(Row::key).collect()
+    }
+
     // page: heads
     /// What a claim may take, in the order in which it takes them: of a key the head, and what follows without a gap.
     fn claimable(&self, in_flight: InFlight, now: Duration) -> Vec<u64> {
         let mut found = Vec::new();
+        let leased = self.leased_keys(now);
         // How urgent the last row of each key was that may go; `None` once the key waits.
         let mut keys = BTreeMap::new();
         for (number, row) in self.in_place() {
-            let message = &row.message;
-            let mut urgency = row.is_free(now).then_some(message.priority);
-            if let Some(key) = &message.key {
-                match keys.entry((&message.topic, key)) {
+            let mut urgency = row.is_free(now).then_some(row.message.priority);
+            if let Some(key) = row.key() {
+                urgency = urgency.filter(|_| !leased.contains(&key));
+                match keys.entry(key) {
                     Entry::Vacant(first) => {
                         first.insert(urgency.filter(|_| in_flight == InFlight::RunPerKey));
                     }

@@ -129,11 +129,8 @@ impl Inbox {
         let mut claimed = Vec::new();
         for (_, run) in runs {
             for key in run {
-                let rivalled = self
-                    .rows
-                    .get(&key)
-                    .is_none_or(|row| self.is_rivalled(&row.arrival));
-                if rivalled || claimed.len() == request.limit {
+                let taken = self.rows.get(&key).is_none_or(|row| self.is_taken(&row.arrival));
+                if taken || claimed.len() == request.limit {
                     break;
                 }
                 claimed.extend(

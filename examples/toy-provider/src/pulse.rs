@@ -1,6 +1,6 @@
 //! The one question that an idle node asks.
 
-use std::{collections::BTreeSet, pin::pin, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use async_trait::async_trait;
 use headless_abstractions::{InboxState, Pulse, PulseStore, Result};
@@ -13,24 +13,12 @@ const REAPED: usize = 1000;
 
 impl Outbox {
     /// When the first row is due that waits for nothing but time.
-    fn next_due(&self) -> Option<Duration> {
-        let mut keys = BTreeSet::new();
-        let mut placed = self.in_place();
-        placed.retain(|(_, row)| {
-            let message = &row.message;
-            message
-                .key
-                .as_ref()
-                .is_none_or(|key| keys.insert((&message.topic, key)))
-                && row.held.is_none()
-        });
+    fn next_due(&self, now: Duration) -> Option<Duration> {
+        let mut seen = self.leased_keys(now);
+        let heads = self.in_place().into_iter().map(|(_, row)| row);
+        let heads = heads.filter(|row| row.key().is_none_or(|key| seen.insert(key)) && !row.is_leased(now));
         let delayed = self.rows.values().filter(|row| row.place.is_none());
-        placed
-            .into_iter()
-            .map(|(_, row)| row)
-            .chain(delayed)
-            .map(|row| row.due)
-            .min()
+        heads.chain(delayed).map(|row| row.due).min()
     }
 }
 
@@ -40,7 +28,7 @@ impl Inbox {
             .into_iter()
             .filter(|lane| lane.iter().all(|(_, row, _)| row.state == InboxState::Parked))
             .filter_map(|lane| lane.into_iter().next())
-            .filter(|(_, head, _)| !self.is_rivalled(&head.arrival))
+            .filter(|(_, head, _)| !self.is_taken(&head.arrival))
             .map(|(.., stay)| stay.due)
             .min()
     }
@@ -63,7 +51,7 @@ impl PulseStore for ToyStore {
             .min();
         let left = |at: Duration| at.saturating_sub(now);
         Ok(Pulse::idle()
-            .with_outbox(server.outbox.next_due().map(left))
+            .with_outbox(server.outbox.next_due(now).map(left))
             .with_parked(server.inbox.next_due().map(left))
             .with_expired_lease(lease.map(left)))
     }

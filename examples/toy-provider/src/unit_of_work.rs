@@ -64,17 +64,20 @@ fn conflict(why: &'static str) -> Error {
 }
 
 impl ToyTx {
-    /// Writes a row into the user's own table.
+    /// Writes a row into the user's own table, whose keys are not empty and are written once.
     ///
     /// # Errors
-    /// `Conflict` for a key that is there already or in a doomed transaction; `Unavailable`.
+    /// `Invalid` for an empty key; `Conflict` for one that is there already or in a doomed transaction; `Unavailable`.
     #[expect(clippy::unused_async, reason = "a real client's statement is awaited")]
     pub async fn put(&mut self, key: &str, value: &str) -> Result<()> {
-        self.state("put", |id, server| {
+        self.statement("put", |id, server| {
             let State { table, open, .. } = &mut **server;
             let Some(open) = open.get_mut(&id) else {
                 return Err(conflict("the transaction has ended"));
             };
+            if key.is_empty() {
+                return Err(Error::invalid("the key is empty").with_provider(NAME));
+            }
             if table.contains_key(key) || open.rows.iter().any(|(there, _)| there == key) {
                 return Err(conflict("the key is there already"));
             }
@@ -85,7 +88,7 @@ impl ToyTx {
 
     // page: doom
     /// Every statement comes through here: a failure dooms what follows.
-    fn state<T>(
+    fn statement<T>(
         &mut self,
         operation: &'static str,
         run: impl FnOnce(u64, &mut Locked<'_>) -> Result<T>,
@@ -110,7 +113,7 @@ impl ToyTx {
 #[async_trait]
 impl StoreTx for ToyTx {
     async fn append(&mut self, messages: &[Message]) -> Result<Vec<Appended>> {
-        self.state("append", |id, server| {
+        self.statement("append", |id, server| {
             let now = server.now;
             let State {
                 outbox,
@@ -137,7 +140,7 @@ impl StoreTx for ToyTx {
     }
 
     async fn mark_processed(&mut self, marks: &[(Arrival, Hold)]) -> Result<Vec<Marked>> {
-        self.state("mark_processed", |id, server| {
+        self.statement("mark_processed", |id, server| {
             let earlier = server
                 .open
                 .get(&id)
@@ -169,7 +172,7 @@ impl OwnedTx for ToyTx {
         let id = self.id;
         let link = self.link.clone();
         // To be doomed is known here; that the connection is cut, from the server.
-        self.state("commit", |_, _| Ok(()))?;
+        self.statement("commit", |_, _| Ok(()))?;
         let mut server = link.change("commit")?;
         let Some(open) = server.end(id) else {
             return Err(conflict("the transaction has ended"));
