@@ -166,6 +166,9 @@ fn check_by(by: &str) -> Result<()> {
 #[async_trait]
 impl DeadLetterStore for ToyStore {
     async fn bury(&self, burials: &[Bury]) -> Result<Vec<Marked>> {
+        if burials.iter().any(|one| one.failures.is_empty()) {
+            return Err(Error::invalid("a burial names no failure").with_provider(NAME));
+        }
         let mut server = self.link.change("bury")?;
         Ok(burials.iter().map(|one| bury(&mut server, one)).collect())
     }

@@ -223,29 +223,26 @@ impl Inbox {
         if let Some(refusal) = self.refusal(arrival, hold, now) {
             return refusal;
         }
-        let key = (arrival.group.clone(), arrival.id);
-        self.rows
-            .entry(key)
-            .or_insert_with(|| Row::new(arrival))
-            .finish(to, now);
+        self.row(arrival).finish(to, now);
         Marked::Now
     }
     // page: end
 
-    /// Changes the running rows that `owner` holds so, and says which it did not find.
-    pub(crate) fn change_held(
-        &mut self,
-        group: &GroupName,
-        owner: Owner,
-        claims: &[Claim],
-        mut change: impl FnMut(&mut Row),
-    ) -> Settled {
-        settle(claims, |claim| {
-            let row = self.rows.get_mut(&(group.clone(), claim.id));
-            row.filter(|row| row.is_held(owner, claim.epoch))
-                .map(&mut change)
-                .is_some()
-        })
+    /// The row of this message, which exists from now on.
+    pub(crate) fn row(&mut self, arrival: &Arrival) -> &mut Row {
+        let key = (arrival.group.clone(), arrival.id);
+        self.rows.entry(key).or_insert_with(|| Row::new(arrival))
+    }
+
+    fn held(&mut self, group: &GroupName, owner: Owner, claim: &Claim) -> Option<&mut Row> {
+        let row = self.rows.get_mut(&(group.clone(), claim.id));
+        row.filter(|row| row.is_held(owner, claim.epoch))
+    }
+
+    /// The running row that this claim holds, unless an open transaction is about to end it.
+    pub(crate) fn loose(&mut self, group: &GroupName, owner: Owner, claim: &Claim) -> Option<&mut Row> {
+        let locked = self.locks.contains_key(&(group.clone(), claim.id));
+        self.held(group, owner, claim).filter(|_| !locked)
     }
 }
 
@@ -293,8 +290,10 @@ impl InboxStore for ToyStore {
         check_some("the lease", !lease.is_zero())?;
         let mut server = self.link.change("renew")?;
         let until = server.now.saturating_add(lease);
-        let renew = |row: &mut Row| row.held = Some((owner, until));
-        Ok(server.inbox.change_held(group, owner, claims, renew))
+        Ok(settle(claims, |claim| {
+            let row = server.inbox.held(group, owner, claim);
+            row.map(|row| row.held = Some((owner, until))).is_some()
+        }))
     }
 
     async fn release(
@@ -306,17 +305,21 @@ impl InboxStore for ToyStore {
     ) -> Result<Settled> {
         let mut server = self.link.change("release")?;
         let now = server.now;
-        Ok(server
-            .inbox
-            .change_held(group, owner, claims, |row| row.release(now, attempt)))
+        Ok(settle(claims, |claim| {
+            let row = server.inbox.loose(group, owner, claim);
+            row.map(|row| row.release(now, attempt)).is_some()
+        }))
     }
 
     async fn release_owner(&self, owner: Owner) -> Result<u64> {
         let mut server = self.link.change("release_owner")?;
         let now = server.now;
-        let rows = server.inbox.rows.values_mut();
-        let held = rows.filter(|row| row.held.is_some_and(|(by, _)| by == owner));
-        Ok(held.map(|row| row.release(now, AttemptUse::Return)).count() as u64)
+        let Inbox { rows, locks } = &mut server.inbox;
+        let held = rows.iter_mut().filter(|(key, row)| {
+            let ours = row.held.is_some_and(|(by, _)| by == owner);
+            ours && !locks.contains_key(*key)
+        });
+        Ok(held.map(|(_, row)| row.release(now, AttemptUse::Return)).count() as u64)
     }
 
     async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {

@@ -11,7 +11,7 @@ use headless_abstractions::{
 use crate::{
     inbox::{Inbox, Row, RowKey, Stay},
     server::{Sequence, State},
-    store::{ToyStore, check_some},
+    store::{ToyStore, check_some, settle},
 };
 
 impl Inbox {
@@ -186,9 +186,14 @@ impl ParkedStore for ToyStore {
     ) -> Result<Settled> {
         let mut server = self.link.change("abandon")?;
         let due = server.now.saturating_add(how.after);
-        Ok(server.inbox.change_held(group, owner, claims, |row| {
-            row.give_back(due, how.attempt);
-            Failure::append(&mut row.failures, how.failure.clone());
+        Ok(settle(claims, |claim| {
+            let row = server.inbox.loose(group, owner, claim);
+            row.filter(|row| row.stay.is_some())
+                .map(|row| {
+                    row.give_back(due, how.attempt);
+                    Failure::append(&mut row.failures, how.failure.clone());
+                })
+                .is_some()
         }))
     }
 

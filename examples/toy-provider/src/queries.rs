@@ -59,7 +59,7 @@ fn outbox_entry(row: &outbox::Row, now: Duration) -> OutboxEntry {
     let mut entry = OutboxEntry::new(row.message.clone(), state);
     entry.attempts = row.attempts;
     entry.failures.clone_from(&row.failures);
-    entry.owner = row.held.map(|(owner, _)| owner);
+    entry.owner = row.held.filter(|_| row.is_leased(now)).map(|(owner, _)| owner);
     entry
 }
 
