@@ -1,3 +1,73 @@
 //! The `headless` command.
 
-fn main() {}
+mod bad_input;
+mod cli;
+mod demo;
+mod input;
+mod progress;
+mod publish;
+mod urls;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    bad_input::BadInput,
+    cli::{Cli, Command, DemoArgs},
+};
+
+const FAILED: u8 = 1;
+const WRONG: u8 = 2;
+const UNSOUND: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
+    run(cli.command).unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::from(if error.is::<BadInput>() { WRONG } else { FAILED })
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let tokio = tokio::runtime::Runtime::new()?;
+    match command {
+        Command::Demo(args) => tokio.block_on(demo(&args)),
+        Command::Publish(args) => tokio.block_on(publish::run(&args)).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+async fn demo(args: &DemoArgs) -> Result<ExitCode> {
+    let report = demo::run(args).await?;
+    let figures = serde_json::to_string(&report)?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        writeln!(out, "{figures}")?;
+    } else {
+        // Every figure is a number: commas and colons stand between them alone.
+        for (name, figure) in figures.split(',').filter_map(|figure| figure.split_once(':')) {
+            let name = name.trim_matches(['{', '"']).replace('_', " ");
+            writeln!(out, "{name:<17}{:>12}", figure.trim_matches('}'))?;
+        }
+    }
+    Ok(if report.is_sound() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(UNSOUND)
+    })
+}
+
+#[expect(clippy::print_stderr, reason = "where a command says why it failed")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}

@@ -1,0 +1,116 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, value_parser};
+
+/// Publish, and watch that nothing is lost.
+#[derive(Debug, Parser)]
+#[command(name = "headless", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all went well
+  1  something failed
+  2  the input or the usage is wrong
+  3  the demo found something lost, doubled or overtaken
+
+RUST_LOG sets what is logged to standard error, as in RUST_LOG=headless=debug; by default warnings.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Publish messages through an outbox, handle them with two members, and count what was lost, doubled or overtaken
+    Demo(DemoArgs),
+    /// Publish one message, or each line of a file
+    Publish(PublishArgs),
+}
+
+/// The arguments of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// JSON lines with id (the idempotency key), key (the partition key), event (a header) and payload (the body), or
+    /// `-` for standard input; without it, orders are made up
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["keys", "messages"])]
+    pub(crate) input: Option<PathBuf>,
+    /// How many customers the orders are made up for
+    #[arg(long, default_value_t = 1_000, value_parser = value_parser!(u64).range(1..))]
+    pub(crate) keys: u64,
+    /// How many orders are made up
+    #[arg(long, default_value_t = 20_000)]
+    pub(crate) messages: u64,
+    /// The store; this version has `memory:` alone
+    #[arg(long, value_name = "URL", default_value = "memory:")]
+    pub(crate) store: String,
+    /// The transport; this version has `memory:` alone
+    #[arg(long, value_name = "URL", default_value = "memory:")]
+    pub(crate) transport: String,
+    /// Take one member away after N handled messages, as a crash would, and start another
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    pub(crate) crash_after: Option<u64>,
+    /// Print the figures as JSON, on the last line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The arguments of `publish`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["data", "lines"]))]
+#[command(group = ArgGroup::new("where").required(true).multiple(true).args(["store", "transport"]))]
+pub(crate) struct PublishArgs {
+    /// The topic
+    #[arg(long)]
+    pub(crate) topic: String,
+    /// The topic keeps the order of keys over this many partitions; without it, the topic keeps no order
+    #[arg(long, value_name = "N")]
+    pub(crate) partitions: Option<u16>,
+    /// The partition key
+    #[arg(long, conflicts_with = "lines")]
+    pub(crate) key: Option<String>,
+    /// The idempotency key
+    #[arg(long, conflicts_with = "lines")]
+    pub(crate) idempotency_key: Option<String>,
+    /// A header, as NAME=VALUE; may be repeated
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    pub(crate) headers: Vec<(String, String)>,
+    /// Send DATA as the bytes that it is, instead of as JSON
+    #[arg(long, conflicts_with = "lines")]
+    pub(crate) raw: bool,
+    /// Publish through the outbox of this store
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
+    /// The transport: messages are sent to it directly, or from the outbox where there is a store
+    #[arg(long, value_name = "URL")]
+    pub(crate) transport: Option<String>,
+    /// Print a JSON object for each message, instead of its id
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Publish each line of FILE (`-` for standard input): JSON with payload and, if wanted, id (the idempotency key),
+    /// key, event (a header) and headers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lines: Option<PathBuf>,
+    /// The body as JSON, or `-` to read it from standard input
+    pub(crate) data: Option<String>,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn should_be_consistent_when_clap_checks_it() {
+        Cli::command().debug_assert();
+    }
+}

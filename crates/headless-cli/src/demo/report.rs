@@ -1,0 +1,88 @@
+//! What became of it all, counted from stored rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headless::{ConsumerStats, Memory};
+use serde::{Deserialize, Serialize};
+
+/// A row of the tables `published` and `handled`.
+#[derive(Deserialize)]
+struct Row {
+    line: String,
+    key: String,
+    idempotency_key: String,
+    message: String,
+}
+
+/// The figures.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    lines: usize,
+    published: usize,
+    handled: usize,
+    duplicates: usize,
+    redelivered: u64,
+    retried: u64,
+    dead: u64,
+    /// Below zero when something was handled twice.
+    lost: i128,
+    order_violations: usize,
+    elapsed_seconds: f64,
+    /// Handler rows beyond the first of an idempotency key, which `lost` alone could hide.
+    #[serde(skip)]
+    doubled: usize,
+}
+
+impl Report {
+    /// `dead` and `stats` are what the members that survived say.
+    pub(super) fn of(
+        store: &Memory,
+        lines: usize,
+        dead: u64,
+        stats: &[ConsumerStats],
+        elapsed_seconds: f64,
+    ) -> serde_json::Result<Self> {
+        let (published, handled) = (rows(store, "published")?, rows(store, "handled")?);
+        let ids: BTreeSet<_> = handled.iter().map(|row| &row.message).collect();
+        let keys: BTreeSet<_> = handled.iter().map(|row| &row.idempotency_key).collect();
+        let is_duplicate = |row: &&Row| !ids.contains(&row.message) && keys.contains(&row.idempotency_key);
+        let duplicates = published.iter().filter(is_duplicate).count();
+        Ok(Self {
+            lines,
+            published: published.len(),
+            handled: handled.len(),
+            duplicates,
+            redelivered: stats.iter().map(|stats| stats.redelivered).sum(),
+            retried: stats.iter().map(|stats| stats.retried).sum(),
+            dead,
+            lost: published.len() as i128 - (handled.len() + duplicates) as i128 - i128::from(dead),
+            order_violations: overtaking(&handled),
+            elapsed_seconds: (elapsed_seconds * 1e3).round() / 1e3,
+            doubled: handled.len() - keys.len(),
+        })
+    }
+
+    /// Whether nothing was lost, doubled or overtaken.
+    pub(crate) const fn is_sound(&self) -> bool {
+        self.lost == 0 && self.order_violations == 0 && self.doubled == 0
+    }
+}
+
+fn rows(store: &Memory, table: &str) -> serde_json::Result<Vec<Row>> {
+    let rows = store.rows(table);
+    rows.iter().map(|(_, row)| serde_json::from_slice(row)).collect()
+}
+
+/// How many rows came before one of their key that was published earlier.
+fn overtaking(handled: &[Row]) -> usize {
+    let (mut earliest_after, mut count) = (BTreeMap::<&str, &str>::new(), 0);
+    for row in handled.iter().rev() {
+        let earliest = earliest_after.entry(&row.key).or_insert(&row.line);
+        count += usize::from(*earliest < &*row.line);
+        *earliest = (*earliest).min(&row.line);
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests;
