@@ -113,7 +113,7 @@ pub struct OutboxEntry {
     pub message: Message,
     /// Where it stands.
     pub state: OutboxState,
-    /// How many attempts were consumed, the one under way included.
+    /// How many attempts were consumed; one that is under way is not yet.
     pub attempts: u32,
     /// What failed in them.
     pub failures: Vec<Failure>,

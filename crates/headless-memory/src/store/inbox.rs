@@ -225,13 +225,18 @@ impl InboxTable {
         if here.rows.contains(&key_of(arrival)) {
             return Marked::Already(InboxState::Processed);
         }
-        self.judge_row(arrival, hold, view)
-            .unwrap_or_else(|| match self.judge_fresh(arrival, here, view) {
-                Fresh::Free => Marked::Now,
-                Fresh::Processed => Marked::Already(InboxState::Processed),
-                Fresh::Behind => Marked::Behind,
-                Fresh::Locked => Marked::Busy { lease_left: HELD },
-            })
+        let of_row = self.judge_row(arrival, hold, view);
+        let place = self.row(&key_of(arrival)).and_then(|row| row.place);
+        if of_row == Some(Marked::Now) && self.is_behind(arrival, place, &here.rows) {
+            // An earlier message was parked since this one was admitted.
+            return Marked::Behind;
+        }
+        of_row.unwrap_or_else(|| match self.judge_fresh(arrival, here, view) {
+            Fresh::Free => Marked::Now,
+            Fresh::Processed => Marked::Already(InboxState::Processed),
+            Fresh::Behind => Marked::Behind,
+            Fresh::Locked => Marked::Busy { lease_left: HELD },
+        })
     }
 
     /// What ending this message answers as far as its own row says; `None` when there is none and none was named.

@@ -206,7 +206,6 @@ impl OutboxTable {
                 message,
                 row.attempts,
             ));
-            row.attempts = row.attempts.saturating_add(1);
             self.turn(number, phase);
             if request.in_flight == InFlight::RunPerKey {
                 followers.extend(self.follower(number));
@@ -228,8 +227,8 @@ impl OutboxTable {
     ) -> Settled {
         self.settle(owner, claims, |table, number| {
             if let Some(row) = table.rows.get_mut(&number) {
-                if how.attempt == AttemptUse::Return {
-                    row.attempts = row.attempts.saturating_sub(1);
+                if how.attempt == AttemptUse::Consume {
+                    row.attempts = row.attempts.saturating_add(1);
                 }
                 Failure::append(&mut row.failures, how.failure.clone());
             }
@@ -256,6 +255,7 @@ impl OutboxTable {
         self.settle(owner, claims, |table, number| {
             if let Some(mut row) = table.remove(number) {
                 Failure::append(&mut row.failures, [failure.clone()]);
+                row.attempts = row.attempts.saturating_add(1);
                 row.message.deliver_after = None;
                 bury(row);
             }
@@ -284,9 +284,6 @@ impl OutboxTable {
             .filter(|number| self.owner_of(*number) == Some(owner))
             .collect();
         for number in &held {
-            if let Some(row) = self.rows.get_mut(number) {
-                row.attempts = row.attempts.saturating_sub(1);
-            }
             self.turn(*number, Phase::Ready);
         }
         held.len() as u64

@@ -124,8 +124,8 @@ async fn should_lose_the_former_owners_claim_when_it_was_reaped() {
     assert_eq!(memory.renew(ANN, &rows, LEASE).await.unwrap().lost, rows);
     assert_eq!(
         heads(&memory).await[0].attempts,
-        1,
-        "the attempt of the dead one counts"
+        0,
+        "nobody knows that the dead one's attempt failed"
     );
 }
 
