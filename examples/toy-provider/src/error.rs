@@ -14,6 +14,7 @@ pub(crate) enum Fault {
     Closed,
 }
 
+// page: fault
 /// Maps a fault to its kind. Both are noticed before the server has done anything, so that no outcome is unknown.
 pub(crate) fn fault(fault: Fault, operation: &'static str) -> Error {
     match fault {
@@ -26,3 +27,4 @@ pub(crate) fn fault(fault: Fault, operation: &'static str) -> Error {
     .with_operation(operation)
     .with_provider(NAME)
 }
+// page: end

@@ -74,13 +74,11 @@ impl Row {
         (self.arrival.group.clone(), self.arrival.id)
     }
 
-    // page: hold
     /// Whether it runs under this owner and epoch. A lease that has ended is not lost before somebody takes it.
     pub(crate) fn is_held(&self, owner: Owner, epoch: Epoch) -> bool {
         let held_by = self.held.map(|(owner, _)| owner);
         self.state == InboxState::Running && held_by == Some(owner) && self.epoch == epoch
     }
-    // page: end
 
     pub(crate) fn lease_left(&self, now: Duration) -> Duration {
         self.held
@@ -217,6 +215,7 @@ impl Inbox {
             }),
         }
     }
+    // page: end
 
     /// Ends a message as processed, dead or discarded.
     pub(crate) fn end(&mut self, arrival: &Arrival, hold: Hold, to: InboxState, now: Duration) -> Marked {
@@ -226,7 +225,6 @@ impl Inbox {
         self.row(arrival).finish(to, now);
         Marked::Now
     }
-    // page: end
 
     /// The row of this message, which exists from now on.
     pub(crate) fn row(&mut self, arrival: &Arrival) -> &mut Row {

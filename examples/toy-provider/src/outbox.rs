@@ -124,7 +124,6 @@ impl Outbox {
         leased.filter_map(Row::key).collect()
     }
 
-    // page: heads
     /// What a claim may take, in the order in which it takes them: of a key the head, and what follows without a gap.
     fn claimable(&self, in_flight: InFlight, now: Duration) -> Vec<u64> {
         let mut found = Vec::new();
@@ -151,7 +150,6 @@ impl Outbox {
         found.sort_unstable();
         found.into_iter().map(|(.., number)| number).collect()
     }
-    // page: end
 
     fn claim(&mut self, request: &ClaimOutbox, now: Duration, sequence: &mut Sequence) -> Vec<OutboxRow> {
         self.place_due(now, sequence);

@@ -11,7 +11,6 @@ use headless_abstractions::{
 
 use crate::{error::NAME, inbox, inbox::Inbox, outbox, store::ToyStore};
 
-// page: page
 /// The page after this cursor. A cursor says which list it is of, and the last row's position in it.
 fn page<T>(
     list: &'static str,
@@ -39,7 +38,6 @@ fn page<T>(
         .map(|(last, _)| Cursor::new(format!("{list}:{last}")));
     Ok(Page::new(rows.into_iter().map(|(_, row)| row).collect(), next))
 }
-// page: end
 
 /// A number as a position: its order is that of its text.
 fn position(number: u64) -> String {

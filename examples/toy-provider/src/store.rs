@@ -34,7 +34,6 @@ impl ToyStore {
     }
 }
 
-// page: parts
 impl Store for ToyStore {
     fn parts(&self) -> StoreParts {
         let this = Arc::new(self.clone());
@@ -44,7 +43,6 @@ impl Store for ToyStore {
             .with_pulse(this)
     }
 }
-// page: end
 
 // page: settled
 /// Changes what each claim names, and answers with those that `change` did not find.

@@ -44,7 +44,6 @@ impl ToyTransport {
     }
 }
 
-// page: refusals
 fn unsupported(capability: &'static str) -> Error {
     Error::unsupported(format!("`{capability}` is not offered")).with_provider(NAME)
 }
@@ -63,7 +62,6 @@ fn check(message: &Message) -> Result<()> {
     }
     Ok(())
 }
-// page: end
 
 #[async_trait]
 impl Transport for ToyTransport {
@@ -109,7 +107,6 @@ impl Transport for ToyTransport {
         Ok(())
     }
 
-    // page: send
     async fn send(&self, batch: &[Message]) -> Vec<Result<Sent>> {
         let send_one = |message: &Message| {
             check(message)?;
@@ -122,7 +119,6 @@ impl Transport for ToyTransport {
             .map(|message| send_one(message).map_err(|e| e.with_resource(format!("topic {}", message.topic))))
             .collect()
     }
-    // page: end
 
     async fn subscribe(&self, to: &Subscription) -> Result<Box<dyn Subscriber>> {
         if to.topics.is_empty() || to.visibility.is_zero() {

@@ -84,7 +84,6 @@ impl ToyTx {
         })
     }
 
-    // page: doom
     /// Every statement comes through here: a failure dooms what follows.
     fn statement<T>(
         &mut self,
@@ -92,20 +91,14 @@ impl ToyTx {
         run: impl FnOnce(u64, &mut Locked<'_>) -> Result<T>,
     ) -> Result<T> {
         if self.doomed {
-            return Err(
-                conflict("the transaction is doomed by an earlier failure; roll it back")
-                    .with_operation(operation),
-            );
+            let doomed = conflict("the transaction is doomed by an earlier failure; roll it back");
+            return Err(doomed.with_operation(operation));
         }
-        let mut answer = self
-            .link
-            .look(operation)
-            .and_then(|mut server| run(self.id, &mut server));
+        let server = self.link.look(operation);
+        let answer = server.and_then(|mut server| run(self.id, &mut server));
         self.doomed = answer.is_err();
-        answer = answer.map_err(|error| error.with_operation(operation));
-        answer
+        answer.map_err(|error| error.with_operation(operation))
     }
-    // page: end
 }
 
 #[async_trait]

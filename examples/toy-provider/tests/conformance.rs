@@ -9,6 +9,8 @@ use fixture::ToyFixture;
 
 fn main() -> ExitCode {
     run(Suites::of("toy")
+        .unreported()
+        .capabilities::<ToyFixture>(include_str!("../capabilities.md"))
         .transport::<ToyFixture>()
         .outbox::<ToyFixture>()
         .inbox::<ToyFixture>())

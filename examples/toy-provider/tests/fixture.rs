@@ -30,6 +30,7 @@ impl Fixture for ToyFixture {
     }
 }
 
+// page: nodes
 #[async_trait]
 impl TransportFixture for ToyFixture {
     async fn node(&self) -> Result<TransportNode> {
@@ -37,6 +38,7 @@ impl TransportFixture for ToyFixture {
         Ok(TransportNode::new(Arc::new(node.clone()), move || node.cut()))
     }
 }
+// page: end
 
 #[async_trait]
 impl StoreFixture for ToyFixture {
