@@ -110,11 +110,6 @@ impl<T> Lanes<T> {
         let lanes = &self.lanes;
         self.ready.retain(|key| lanes.contains_key(key));
     }
-
-    /// Whether a lane is ready.
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -141,10 +136,10 @@ mod tests {
         assert_eq!(lanes.start(|_, _, _| false).unwrap().1, [3]);
         assert!(lanes.start(|_, _, _| false).is_none(), "a is busy");
         push(&mut lanes, "a", 4);
-        assert!(!lanes.has_ready());
+        assert!(lanes.peek().is_none());
         lanes.finish(a);
         assert_eq!(lanes.start(|_, _, _| true).unwrap().1, [2, 4]);
-        assert!(!lanes.has_ready());
+        assert!(lanes.peek().is_none());
     }
 
     #[test]
@@ -158,7 +153,7 @@ mod tests {
         lanes.drop_waiting(|item| *item != 4);
         lanes.finish(a);
         assert_eq!(lanes.start(|_, _, _| false).unwrap().1, [4]);
-        assert!(!lanes.has_ready());
+        assert!(lanes.peek().is_none());
     }
 
     #[test]

@@ -183,8 +183,11 @@ impl SubscriptionTask {
         loop {
             self.keep_circuit();
             self.apply_pauses(session).await;
-            let wants_permit = self.start_what_can(&mut permit);
-            if wants_permit && acquiring.is_none() {
+            if !self.start_what_can(&mut permit) {
+                // A permit that is not needed now would keep another subscription waiting.
+                permit = None;
+                acquiring = None;
+            } else if acquiring.is_none() {
                 let group = group.clone();
                 acquiring = Some(async move { group.permits.acquire().await }.boxed());
             }
@@ -238,11 +241,6 @@ impl SubscriptionTask {
                 () = topic.pauses.changed() => {}
                 () = topic.circuit.changed() => {}
                 () = tokio::time::sleep(pause.unwrap_or(Duration::MAX).max(Duration::from_millis(1))), if pause.is_some() => {}
-            }
-            if !self.lanes.has_ready() && self.gatherings.is_empty() {
-                // A permit that is not needed now would keep another subscription waiting.
-                permit = None;
-                acquiring = None;
             }
         }
     }
