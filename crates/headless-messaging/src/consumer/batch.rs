@@ -284,6 +284,7 @@ impl<'a> Batch<'a> {
     async fn alone(self) -> Vec<End> {
         let mut ends = Vec::with_capacity(self.entries.len());
         let mut stopped = BTreeSet::new();
+        let mut parked = BTreeSet::new();
         for entry in self.entries {
             if let Way::Ended(end) = entry.way {
                 ends.push(end);
@@ -302,9 +303,14 @@ impl<'a> Batch<'a> {
                 process.item.hold = Hold::Absent;
                 process.item.must_admit = true;
             }
+            // What is not held yet is told by the store itself that it is behind.
+            process.item.follows_parked =
+                process.item.hold != Hold::Absent && key.as_ref().is_some_and(|key| parked.contains(key));
             let end = process.run().await;
-            if end == End::Unsettled {
-                stopped.extend(key);
+            match end {
+                End::Unsettled => stopped.extend(key),
+                End::Parked => parked.extend(key),
+                _ => {}
             }
             ends.push(end);
         }

@@ -18,6 +18,8 @@ pub(crate) struct Item {
     pub(crate) malformed: Option<Error>,
     /// Whether the store must be asked before the handler runs.
     pub(crate) must_admit: bool,
+    /// Whether an earlier message of its key was parked since this one was admitted: it is parked behind that first.
+    pub(crate) follows_parked: bool,
     pub(crate) from_park: bool,
     /// Cancelled when the delivery has gone to another member.
     pub(crate) revoked: CancellationToken,
@@ -41,6 +43,7 @@ impl Item {
             failures: Vec::new(),
             redelivery: delivery.redelivery,
             malformed: delivery.malformed,
+            follows_parked: false,
             from_park: false,
             revoked,
         }
@@ -60,6 +63,7 @@ impl Item {
             redelivery: Redelivery::Again(row.rounds.saturating_sub(1)),
             malformed: None,
             must_admit: false,
+            follows_parked: false,
             from_park: true,
             revoked: CancellationToken::new(),
         }

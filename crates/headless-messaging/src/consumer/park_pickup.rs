@@ -60,7 +60,7 @@ pub(crate) async fn pick_up(group: Arc<Group>, store: InboxParts) -> Result<Next
 }
 
 fn takes_parked(topic: &Topic) -> bool {
-    topic.pauses.is_empty() && topic.circuit.open_left().is_none()
+    !topic.pauses.stop_pickup() && topic.circuit.open_left().is_none()
 }
 
 /// The rows by key, those of a key in their order.

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -37,7 +40,22 @@ impl fmt::Display for PauseReason {
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
     reasons: Mutex<BTreeSet<PauseReason>>,
+    /// How many messages wait for room in the park.
+    without_room: AtomicUsize,
     changed: Notify,
+}
+
+/// A message that waits for room in the park. The subscription is paused for its backlog until the last of them is
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct WithoutRoom<'a>(&'a Pauses);
+
+impl Drop for WithoutRoom<'_> {
+    fn drop(&mut self) {
+        if self.0.without_room.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.remove(PauseReason::Backlog);
+        }
+    }
 }
 
 impl Pauses {
@@ -47,6 +65,13 @@ impl Pauses {
 
     pub(crate) fn remove(&self, reason: PauseReason) {
         self.change(|reasons| reasons.remove(&reason));
+    }
+
+    /// Pauses for as long as a message waits for room in the park.
+    pub(crate) fn without_room(&self) -> WithoutRoom<'_> {
+        self.without_room.fetch_add(1, Ordering::AcqRel);
+        self.insert(PauseReason::Backlog);
+        WithoutRoom(self)
     }
 
     pub(crate) fn reasons(&self) -> BTreeSet<PauseReason> {
@@ -68,6 +93,13 @@ impl Pauses {
         self.reasons()
             .iter()
             .any(|reason| *reason != PauseReason::Circuit)
+    }
+
+    /// Whether parked messages are left alone. A full park is not: to work on it is what makes room.
+    pub(crate) fn stop_pickup(&self) -> bool {
+        self.reasons()
+            .iter()
+            .any(|reason| *reason != PauseReason::Backlog)
     }
 
     /// Returns after the next change, or at once after one that nobody waited for.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     BatchContext, Context, Inbox,
     consumer::{
-        Deadline, PauseReason,
+        Deadline,
         attempt::{CallEnd, Failed, make_call},
         group::{Group, Topic},
         item::{End, Item},
@@ -115,6 +115,9 @@ impl<'a> Process<'a> {
             && let Some(step) = self.admit(store).await?
         {
             return Ok(step);
+        }
+        if std::mem::take(&mut self.item.follows_parked) {
+            return self.park_behind(store).await;
         }
         let retry = &self.group.settings.retry;
         if self.item.rounds > retry.max_rounds() {
@@ -368,11 +371,12 @@ impl<'a> Process<'a> {
     async fn park(&mut self, store: &InboxParts, park: Park) -> Stoppable<Step> {
         let limits = self.group.settings.park_limits;
         let parks = [park];
+        let topic = self.topic;
+        let mut without_room = None;
         loop {
             let answers = self.insist("park", || store.parked.park(&parks, limits)).await?;
             match answers.first().copied().unwrap_or(Parked::LeaseLost) {
                 Parked::Now => {
-                    self.topic.pauses.remove(PauseReason::Backlog);
                     self.topic.remember_parked(&self.item.arrival);
                     self.group
                         .counters
@@ -383,12 +387,24 @@ impl<'a> Process<'a> {
                 Parked::KeyFree => return Ok(Step::Again),
                 Parked::LeaseLost => return Ok(self.lost_hold()),
                 Parked::Full => {
-                    self.topic.pauses.insert(PauseReason::Backlog);
                     self.group.bound_hit("park_limits");
+                    // A full key holds its own lane alone; a full group lets nothing more in.
+                    if without_room.is_none() && self.is_group_full(store).await? {
+                        without_room = Some(topic.pauses.without_room());
+                    }
                     self.hold_off(FULL).await?;
                 }
             }
         }
+    }
+
+    async fn is_group_full(&self, store: &InboxParts) -> Stoppable<bool> {
+        let group = &self.group.name;
+        let stats = self
+            .insist("count what is parked", || store.queries.stats(Some(group)))
+            .await?;
+        let most = self.group.settings.park_limits.per_group.get();
+        Ok(stats.parked >= u64::try_from(most).unwrap_or(u64::MAX))
     }
 
     async fn bury_as(&mut self, store: &InboxParts, cause: FailureCause, message: String) -> Stoppable<Step> {
