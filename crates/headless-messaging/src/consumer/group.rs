@@ -131,7 +131,12 @@ impl Group {
     /// `message` as this group meets it.
     pub(crate) fn arrival(&self, topic: &Topic, message: &Message) -> Arrival {
         let ordered = self.settings.ordered && topic.order.is_ordered();
-        let mut arrival = Arrival::of(&self.name, message, ordered);
+        Arrival::of(&self.name, message, ordered)
+    }
+
+    /// The arrival with which the store is asked whether a message may run.
+    pub(crate) fn asked(&self, topic: &Topic, arrival: &Arrival) -> Arrival {
+        let mut arrival = arrival.clone();
         if crate::plant::planted!(self.planted, ParkedKeyForgotten)
             && !topic.parked_here(arrival.key.as_ref())
         {

@@ -141,7 +141,7 @@ impl<'a> Process<'a> {
     /// Asks the store whether the message may run; `None` when it may.
     async fn admit(&mut self, store: &InboxParts) -> Stoppable<Option<Step>> {
         let (owner, lease) = (self.group.environment.owner, self.group.settings.lease);
-        let arrivals = [self.item.arrival.clone()];
+        let arrivals = [self.group.asked(self.topic, &self.item.arrival)];
         let asked_at = self.group.environment.clock.monotonic();
         let answers = self
             .insist("admit", || store.inbox.admit(owner, lease, &arrivals))
@@ -282,7 +282,7 @@ impl<'a> Process<'a> {
 
     fn call_context(&self, attempt: Attempt) -> Arc<CallContext> {
         let messages = vec![self.item.message.clone()];
-        let marks = vec![(self.item.arrival.clone(), self.item.hold)];
+        let marks = vec![(self.group.asked(self.topic, &self.item.arrival), self.item.hold)];
         let mut failures = self.item.failures.clone();
         Failure::append(&mut failures, self.failures.iter().cloned());
         Arc::new(
