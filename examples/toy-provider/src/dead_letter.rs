@@ -208,7 +208,7 @@ impl DeadLetterStore for ToyStore {
         let old: Vec<u64> = letters
             .all
             .iter()
-            .filter(|(_, letter)| age(letter) > older_than)
+            .filter(|(_, letter)| age(letter) >= older_than)
             .map(|(number, _)| *number)
             .take(limit)
             .collect();

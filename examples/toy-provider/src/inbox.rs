@@ -148,18 +148,34 @@ impl Inbox {
         self.is_rivalled(arrival) || self.is_pending(arrival)
     }
 
+    /// Whether an unfinished message of its key stands before this place, or stands anywhere.
+    fn has_earlier(&self, arrival: &Arrival, place: Option<u64>) -> bool {
+        let key = |arrival: &Arrival| (arrival.group.clone(), arrival.topic.clone(), arrival.key.clone());
+        let mut others = self.rows.values().filter(|row| {
+            let stays = row.stay.as_ref();
+            stays.is_some_and(|stay| place.is_none_or(|place| stay.place < place))
+                && row.arrival.id != arrival.id
+                && key(&row.arrival) == key(arrival)
+        });
+        arrival.key.is_some() && others.next().is_some()
+    }
+
     /// Whether it waits for nothing: no earlier message of its key, none of its idempotency key.
     pub(crate) fn is_first(&self, arrival: &Arrival, place: Option<u64>) -> bool {
-        let earlier = |row: &Row| {
-            let stays = row
-                .stay
-                .as_ref()
-                .is_some_and(|stay| place.is_none_or(|place| stay.place < place));
-            let theirs = (&row.arrival.group, &row.arrival.topic, &row.arrival.key);
-            stays && row.arrival.id != arrival.id && theirs == (&arrival.group, &arrival.topic, &arrival.key)
+        !self.has_earlier(arrival, place) && !self.is_taken(arrival)
+    }
+
+    /// Takes the idempotency keys of what was given back and waits behind another of its key.
+    pub(crate) fn free_waiting(&mut self) {
+        let waits = |row: &&Row| {
+            let place = row.stay.as_ref().map(|stay| stay.place);
+            row.state == InboxState::Parked && row.reserves && self.has_earlier(&row.arrival, place)
         };
-        let key_waits = arrival.key.is_some() && self.rows.values().any(earlier);
-        !key_waits && !self.is_taken(arrival)
+        for key in self.rows.values().filter(waits).map(Row::key).collect::<Vec<_>>() {
+            if let Some(row) = self.rows.get_mut(&key) {
+                row.reserves = false;
+            }
+        }
     }
 
     fn admit(&mut self, owner: Owner, lease: Duration, arrival: &Arrival, now: Duration) -> Admission {
@@ -190,12 +206,13 @@ impl Inbox {
             }
         };
         self.rows.insert(key, row);
+        self.free_waiting();
         answer
     }
 
     // page: refusal
-    /// Why a message may not be ended under this hold.
-    fn refusal(&self, arrival: &Arrival, hold: Hold, now: Duration) -> Option<Marked> {
+    /// Why a message may not be ended so under this hold. What is dropped waits for nothing.
+    fn refusal(&self, arrival: &Arrival, hold: Hold, to: InboxState, now: Duration) -> Option<Marked> {
         let key = (arrival.group.clone(), arrival.id);
         if self.locks.contains_key(&key) {
             return Some(Marked::Busy { lease_left: LOCKED });
@@ -204,6 +221,7 @@ impl Inbox {
             (None, Hold::Running { .. }) => Some(Marked::LeaseLost),
             (None, Hold::Absent) if self.is_done(arrival) => Some(Marked::Already(InboxState::Processed)),
             (None, Hold::Absent) if self.is_pending(arrival) => Some(Marked::Busy { lease_left: LOCKED }),
+            (None, Hold::Absent) if to == InboxState::Discarded => None,
             (None, Hold::Absent) => (!self.is_first(arrival, None)).then_some(Marked::Behind),
             (Some(row), _) if row.state.is_terminal() => Some(Marked::Already(row.state)),
             (Some(row), Hold::Running { owner, epoch }) => {
@@ -219,7 +237,7 @@ impl Inbox {
 
     /// Ends a message as processed, dead or discarded.
     pub(crate) fn end(&mut self, arrival: &Arrival, hold: Hold, to: InboxState, now: Duration) -> Marked {
-        if let Some(refusal) = self.refusal(arrival, hold, now) {
+        if let Some(refusal) = self.refusal(arrival, hold, to, now) {
             return refusal;
         }
         self.row(arrival).finish(to, now);
@@ -303,10 +321,12 @@ impl InboxStore for ToyStore {
     ) -> Result<Settled> {
         let mut server = self.link.change("release")?;
         let now = server.now;
-        Ok(settle(claims, |claim| {
+        let settled = settle(claims, |claim| {
             let row = server.inbox.loose(group, owner, claim);
             row.map(|row| row.release(now, attempt)).is_some()
-        }))
+        });
+        server.inbox.free_waiting();
+        Ok(settled)
     }
 
     async fn release_owner(&self, owner: Owner) -> Result<u64> {
@@ -317,14 +337,17 @@ impl InboxStore for ToyStore {
             let ours = row.held.is_some_and(|(by, _)| by == owner);
             ours && !locks.contains_key(*key)
         });
-        Ok(held.map(|(_, row)| row.release(now, AttemptUse::Return)).count() as u64)
+        let released = held.map(|(_, row)| row.release(now, AttemptUse::Return)).count();
+        server.inbox.free_waiting();
+        Ok(released as u64)
     }
 
     async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {
         let mut server = self.link.change("purge")?;
         let now = server.now;
         let old = server.inbox.rows.values().filter(|row| {
-            matches!(row.state, InboxState::Processed | InboxState::Discarded) && now - row.ended > older_than
+            matches!(row.state, InboxState::Processed | InboxState::Discarded)
+                && now - row.ended >= older_than
         });
         let old: Vec<RowKey> = old.take(limit).map(Row::key).collect();
         server.inbox.rows.retain(|key, _| !old.contains(key));

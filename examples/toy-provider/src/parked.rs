@@ -87,10 +87,12 @@ impl Inbox {
                 && row.lease_left(now).is_zero()
                 && !locks.contains_key(*key)
         });
-        lapsed
+        let reaped = lapsed
             .take(limit)
             .map(|(_, row)| row.give_back(now, AttemptUse::Consume))
-            .count() as u64
+            .count();
+        self.free_waiting();
+        reaped as u64
     }
 
     /// Ends what another message of its idempotency key has done.
@@ -186,7 +188,7 @@ impl ParkedStore for ToyStore {
     ) -> Result<Settled> {
         let mut server = self.link.change("abandon")?;
         let due = server.now.saturating_add(how.after);
-        Ok(settle(claims, |claim| {
+        let settled = settle(claims, |claim| {
             let row = server.inbox.loose(group, owner, claim);
             row.filter(|row| row.stay.is_some())
                 .map(|row| {
@@ -194,7 +196,9 @@ impl ParkedStore for ToyStore {
                     Failure::append(&mut row.failures, how.failure.clone());
                 })
                 .is_some()
-        }))
+        });
+        server.inbox.free_waiting();
+        Ok(settled)
     }
 
     async fn reap_expired(&self, limit: usize) -> Result<u64> {

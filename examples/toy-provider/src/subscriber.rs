@@ -14,6 +14,9 @@ use crate::{
     server::{Link, Locked, State},
 };
 
+/// How many tokens are remembered whose deliveries have gone to another.
+const REMEMBERED: usize = 10_000;
+
 #[derive(Debug)]
 pub(crate) struct ToySubscriber {
     link: Arc<Link>,
@@ -44,6 +47,14 @@ fn take(server: &mut Locked<'_>, session: u64, max: usize) -> Result<Look> {
     let now = server.now;
     let State { broker, sequence, .. } = &mut **server;
     let (member, group) = broker.member(session)?;
+    let surplus = member.given.len().saturating_sub(REMEMBERED + member.prefetch);
+    let lost = member.given.iter().filter(|(token, copy)| {
+        let held = group.copies.get(*copy).and_then(|copy| copy.held.as_ref());
+        held.is_none_or(|held| held.token != **token)
+    });
+    for token in lost.map(|(token, _)| *token).take(surplus).collect::<Vec<_>>() {
+        member.given.remove(&token);
+    }
     let live = |held: &&Held| held.until > now;
     let holds = group
         .copies
