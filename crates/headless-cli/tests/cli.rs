@@ -42,7 +42,8 @@ fn headless(args: &[&str], stdin: &str) -> Ended {
 /// The figures of a demo that must end well.
 fn figures(args: &[&str]) -> Value {
     let ended = headless(&[&["demo", "--json"], args].concat(), "");
-    assert_eq!((ended.code, &*ended.stderr), (0, ""), "{}", ended.stdout);
+    // Standard error may hold warnings: a member that is taken away leaves traces in the log.
+    assert_eq!(ended.code, 0, "{} {}", ended.stdout, ended.stderr);
     serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap()
 }
 
