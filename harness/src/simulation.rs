@@ -18,6 +18,7 @@ mod history;
 mod label;
 mod node;
 mod producer;
+mod regime;
 mod script;
 mod store;
 mod transport;

@@ -2,11 +2,27 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests")]
 
-use std::{num::NonZeroUsize, thread};
+use std::{
+    num::NonZeroUsize,
+    panic,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
 
 use headless_harness::simulation::{Outcome, SimConfig, simulate};
 
 const SEEDS: u64 = 500;
+
+/// Panics of core's own tasks; those of simulated handlers pass the hook by.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+fn count_panics() {
+    let printed = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        printed(info);
+    }));
+}
 
 fn run(seed: u64, config: &SimConfig) -> Outcome {
     simulate(seed, config).unwrap_or_else(|error| panic!("seed {seed} could not be run: {error}"))
@@ -29,6 +45,7 @@ fn run_all(seeds: u64, config: &SimConfig) -> Vec<Outcome> {
 
 #[test]
 fn should_keep_every_promise_whatever_the_seed() {
+    count_panics();
     let outcomes = run_all(SEEDS, &SimConfig::default());
     let mut broken = String::new();
     for outcome in outcomes.iter().filter(|outcome| !outcome.violations.is_empty()) {
@@ -38,6 +55,7 @@ fn should_keep_every_promise_whatever_the_seed() {
         broken += &format!("  replay: {}\n", outcome.replay());
     }
     assert!(broken.is_empty(), "promises were broken\n{broken}");
+    assert_eq!(PANICS.load(Ordering::Relaxed), 0, "a task of core panicked");
     let sum = |figure: fn(&Outcome) -> u64| outcomes.iter().map(figure).sum::<u64>();
     // A simulation in which nothing happens keeps every promise.
     assert!(sum(|outcome| outcome.stats.faults) > 10 * SEEDS);

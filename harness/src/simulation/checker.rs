@@ -66,14 +66,16 @@ impl fmt::Display for Violation {
 }
 
 /// Judges a history against what the script expects of each message, in groups whose order is that of
-/// [`Expected::ends`].
+/// [`Expected::ends`]; effects are counted in those where they are to happen `once`.
 pub(super) fn check(
     facts: &[Fact],
     groups: &[GroupName],
+    once: [bool; 2],
     expected: &BTreeMap<MessageId, Expected>,
 ) -> Vec<Violation> {
     let mut checker = Checker {
         groups,
+        once,
         expected,
         stored: BTreeSet::new(),
         confirmed: BTreeSet::new(),
@@ -93,6 +95,7 @@ pub(super) fn check(
 /// Where the history stands after some of its facts.
 struct Checker<'a> {
     groups: &'a [GroupName],
+    once: [bool; 2],
     expected: &'a BTreeMap<MessageId, Expected>,
     stored: BTreeSet<MessageId>,
     confirmed: BTreeSet<MessageId>,
@@ -188,9 +191,13 @@ impl<'a> Checker<'a> {
         self.must_be_stored(group, id);
         let row = self.row(group, id);
         row.effects += 1;
-        if row.effects > 1 {
-            let what = format!("{group}: {} has {} effects", Label(id), row.effects);
-            return self.violated(Rule::EffectsOnce, what);
+        let effects = row.effects;
+        if effects > 1 {
+            if self.number(group).is_some_and(|number| self.once[number]) {
+                let what = format!("{group}: {} has {effects} effects", Label(id));
+                self.violated(Rule::EffectsOnce, what);
+            }
+            return;
         }
         let Some(expected) = self.expected.get(&id) else {
             return;
@@ -286,8 +293,7 @@ impl<'a> Checker<'a> {
             );
             self.violated(Rule::NothingLost, what);
         }
-        let number = self.groups.iter().position(|each| each == group);
-        let follow_up = number.and_then(|number| message.follow_ups[number]);
+        let follow_up = self.number(group).and_then(|number| message.follow_ups[number]);
         if let Some(follow_up) = follow_up.filter(|follow_up| effects > 0 && !self.stored.contains(follow_up))
         {
             let what = format!(
@@ -315,8 +321,11 @@ impl<'a> Checker<'a> {
     }
 
     fn end_of(&self, group: &GroupName, expected: &Expected) -> Option<End> {
-        let number = self.groups.iter().position(|each| each == group)?;
-        Some(expected.ends[number])
+        Some(expected.ends[self.number(group)?])
+    }
+
+    fn number(&self, group: &GroupName) -> Option<usize> {
+        self.groups.iter().position(|each| each == group)
     }
 
     fn row(&mut self, group: &'a GroupName, id: MessageId) -> &mut Row {

@@ -16,6 +16,7 @@ use super::{
     label::Label,
     node::{Cluster, Node},
     producer::{Entrances, Producer},
+    regime::Regime,
     script::Script,
     store::LEDGER,
 };
@@ -32,7 +33,9 @@ const QUIET: Duration = Duration::from_millis(1_500);
 enum Event {
     Crash,
     Join,
-    Leave { timeout: Duration },
+    Leave { timeout: Duration, dies_after: Duration },
+    Pause { group: usize, time: Duration },
+    Retune { group: usize, concurrency: usize },
     Freeze { time: Duration, suspended: bool },
 }
 
@@ -40,6 +43,8 @@ pub(super) async fn run(seed: u64, config: &SimConfig) -> Result<Outcome> {
     let truth = TrueClock::start();
     let history = Arc::new(History::new(truth.clone(), config.trace));
     let script = Arc::new(Script::write(seed, config.messages)?);
+    let regime = Regime::of(seed);
+    history.note("-", format_args!("{regime:?}"));
     let cluster = Cluster {
         seed,
         server: Memory::with_config(server_config(config, &truth)),
@@ -48,6 +53,7 @@ pub(super) async fn run(seed: u64, config: &SimConfig) -> Result<Outcome> {
         weather: Arc::new(Weather::new(config.faults)),
         chance: Arc::new(Chance::new(seed, "calls")),
         script: script.clone(),
+        regime,
         planted: config.planted,
     };
     let violations = Director::new(cluster).direct().await?;
@@ -59,9 +65,12 @@ pub(super) async fn run(seed: u64, config: &SimConfig) -> Result<Outcome> {
         stats: finished.stats,
         trace: finished.lines,
     };
-    outcome
-        .violations
-        .extend(check(&finished.facts, &script.groups, &script.expected));
+    outcome.violations.extend(check(
+        &finished.facts,
+        &script.groups,
+        regime.once(),
+        &script.expected,
+    ));
     Ok(outcome)
 }
 
@@ -146,13 +155,31 @@ impl Director {
             add(chance.millis(100, 4_000), Event::Join);
         }
         for _ in 0..chance.below(2) {
-            let timeout = chance.millis(50, 3_000);
-            add(chance.millis(100, 4_000), Event::Leave { timeout });
+            let event = Event::Leave {
+                timeout: chance.millis(50, 3_000),
+                dies_after: if chance.happens(3_000) {
+                    chance.millis(0, 500)
+                } else {
+                    Duration::from_mins(1)
+                },
+            };
+            add(chance.millis(100, 4_000), event);
         }
         for _ in 0..chance.below(3) {
             let time = chance.millis(1_100, 3_500);
             let suspended = chance.happens(5_000);
             add(chance.millis(100, 4_000), Event::Freeze { time, suspended });
+        }
+        if chance.happens(3_000) {
+            let (group, time) = (usize::from(chance.happens(5_000)), chance.millis(100, 2_500));
+            add(chance.millis(100, 4_000), Event::Pause { group, time });
+        }
+        if chance.happens(3_000) {
+            let (group, concurrency) = (
+                usize::from(chance.happens(5_000)),
+                usize::from(chance.happens(5_000)) * 7 + 1,
+            );
+            add(chance.millis(100, 4_000), Event::Retune { group, concurrency });
         }
         plan.into_iter().map(|((at, _), event)| (at, event)).collect()
     }
@@ -167,7 +194,7 @@ impl Director {
                     node.crash();
                 }
             }
-            Event::Leave { timeout } => {
+            Event::Leave { timeout, dies_after } => {
                 if self.nodes.len() > 1
                     && let Some(node) = self.take()
                 {
@@ -176,17 +203,42 @@ impl Director {
                     let history = self.cluster.history.clone();
                     self.aside.spawn(async move {
                         let name = node.name.clone();
-                        let outcome = node.shut_down(timeout).await;
-                        match outcome {
-                            Ok(()) => history.note(&name, format_args!("has left")),
-                            Err(error) => history.note(&name, format_args!("has left: {error}")),
+                        match node.shut_down(timeout, dies_after).await {
+                            Some(Ok(())) => history.note(&name, format_args!("has left")),
+                            Some(Err(error)) => history.note(&name, format_args!("has left: {error}")),
+                            None => {
+                                history.note(&name, format_args!("crashes while it leaves"));
+                                history.count(|stats| stats.crashes += 1);
+                            }
                         }
                     });
                 }
             }
+            Event::Pause { group, time } => {
+                if let Some(node) = self.any()
+                    && let Some(consumer) = node.consumer(group).cloned()
+                {
+                    self.told(node, format_args!("pauses {} for {time:?}", consumer.group()));
+                    consumer.pause();
+                    self.aside.spawn(async move {
+                        tokio::time::sleep(time).await;
+                        consumer.resume();
+                    });
+                }
+            }
+            Event::Retune { group, concurrency } => {
+                if let Some(node) = self.any()
+                    && let Some(consumer) = node.consumer(group)
+                {
+                    self.told(
+                        node,
+                        format_args!("runs {concurrency} of {} at once", consumer.group()),
+                    );
+                    consumer.set_concurrency(concurrency);
+                }
+            }
             Event::Freeze { time, suspended } => {
-                let at = self.chance.below(self.nodes.len() as u64) as usize;
-                if let Some(node) = self.nodes.get(at) {
+                if let Some(node) = self.any() {
                     self.told(node, format_args!("freezes for {time:?}, suspended: {suspended}"));
                     self.cluster.history.count(|stats| stats.freezes += 1);
                     let gate = node.gate.clone();
@@ -208,13 +260,18 @@ impl Director {
         Ok(())
     }
 
+    fn any(&self) -> Option<&Node> {
+        let at = self.chance.below(self.nodes.len() as u64);
+        self.nodes.get(usize::try_from(at).ok()?)
+    }
+
     /// Takes one of the nodes out of use.
     fn take(&mut self) -> Option<Node> {
         if self.nodes.is_empty() {
             return None;
         }
-        let at = self.chance.below(self.nodes.len() as u64) as usize;
-        let node = self.nodes.remove(at);
+        let at = self.chance.below(self.nodes.len() as u64);
+        let node = self.nodes.remove(usize::try_from(at).ok()?);
         self.entrances.close(&node.name);
         Some(node)
     }

@@ -2,17 +2,18 @@
 
 use std::{future::pending, panic::resume_unwind, sync::Arc, time::Duration};
 
-use headless_abstractions::MessageId;
-use headless_core::{Backoff, Event, HandlerError, HandlerResult, Retry};
-use headless_messaging::{CircuitBreaker, Consumer, Context, PublishExt};
+use headless_abstractions::{MessageId, UnitOfWorkStore};
+use headless_core::{Backoff, Event, HandlerError, HandlerResult, Retry, State, UnitOfWork, Wakeups};
+use headless_messaging::{BatchContext, Consumer, Context, Inbox, PublishExt};
 use serde::{Deserialize, Serialize};
 
 use super::{
     chance::Chance,
     history::History,
-    label::Label,
-    script::{Fate, Fault, NOTES, ORDERS, STOCK, Script},
-    store::SimStore,
+    label::{Label, list},
+    regime::Regime,
+    script::{End, Fate, Fault, NOTES, ORDERS, STOCK, Script},
+    store::{SimStore, SimTx},
 };
 
 /// How long messages are held without renewal, by the store and by the transport: short, so that freezes and slow
@@ -21,6 +22,8 @@ pub(super) const LEASE: Duration = Duration::from_millis(1_000);
 const VISIBILITY: Duration = Duration::from_millis(1_500);
 /// Longer than the slowest handler, so that only those time out that never end.
 const TIMEOUT: Duration = Duration::from_millis(3_000);
+/// The most messages of a batch, and how long it waits for them.
+const BATCH: (usize, Duration) = (5, Duration::from_millis(30));
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident on $topic:ident;)*) => {$(
@@ -48,9 +51,37 @@ events! {
 pub(super) struct Handlers {
     pub(super) group: usize,
     pub(super) node: Arc<str>,
+    pub(super) regime: Regime,
     pub(super) script: Arc<Script>,
     pub(super) chance: Arc<Chance>,
     pub(super) history: Arc<History>,
+}
+
+/// A call of a handler, of one message or of several.
+enum Call {
+    Single(Context),
+    Batch(BatchContext),
+}
+
+impl Call {
+    fn ids(&self) -> Vec<MessageId> {
+        match self {
+            Self::Single(cx) => vec![cx.id()],
+            Self::Batch(cx) => cx.messages().iter().map(|message| message.id).collect(),
+        }
+    }
+
+    /// A unit of work with the marks of the call, or under another form one of its own.
+    async fn begin(&self, form: Inbox) -> Result<UnitOfWork<SimTx>, HandlerError> {
+        let (store, publisher) = match self {
+            Self::Single(cx) if form == Inbox::Transactional => return cx.begin::<SimStore>().await,
+            Self::Batch(cx) if form == Inbox::Transactional => return cx.begin::<SimStore>().await,
+            Self::Single(cx) => (cx.state::<SimStore>()?, cx.publisher()),
+            Self::Batch(cx) => (cx.state::<SimStore>()?, cx.publisher()),
+        };
+        let state = State::new().with(publisher.outgoing().clone());
+        Ok(UnitOfWork::begun(store.begin().await?, state, Wakeups::new()))
+    }
 }
 
 impl Handlers {
@@ -63,81 +94,110 @@ impl Handlers {
                 Duration::from_millis(200),
             ))
             .rounds(200);
-        let breaker = CircuitBreaker::after(6).open_for(Backoff::exponential(
-            Duration::from_millis(200),
-            Duration::from_millis(800),
-        ));
         let (orders, stock, notes) = (self.clone(), self.clone(), self.clone());
-        Consumer::group(self.script.groups[self.group].as_str())
-            .on(move |_: Order, cx| orders.clone().handle(cx))
-            .on(move |_: Stock, cx| stock.clone().handle(cx))
-            .on(move |_: Note, cx| notes.clone().handle(cx))
+        let consumer = Consumer::group(self.script.groups[self.group].as_str())
+            .on(move |_: Order, cx| orders.clone().handle(Call::Single(cx)))
+            .on(move |_: Note, cx| notes.clone().handle(Call::Single(cx)));
+        let consumer = if self.regime.batches[self.group] {
+            let (most, wait) = BATCH;
+            consumer.batch(most, wait, move |_: Vec<Stock>, cx| {
+                stock.clone().handle(Call::Batch(cx))
+            })
+        } else {
+            consumer.on(move |_: Stock, cx| stock.clone().handle(Call::Single(cx)))
+        };
+        let consumer = consumer
             .ordered_by_key()
-            .concurrency(4)
             .retry(retry)
-            .circuit_breaker(breaker)
             .timeout(TIMEOUT)
             .lease(LEASE)
             .visibility(VISIBILITY)
-            .park_poll(Duration::from_millis(500))
+            .park_poll(Duration::from_millis(500));
+        self.regime.applied_to(consumer, self.group)
     }
 
-    async fn handle(self, cx: Context) -> HandlerResult {
-        let id = cx.id();
-        let call = self.script.called(self.group, id);
-        let fate = self.script.fate(self.group, id);
+    async fn handle(self, call: Call) -> HandlerResult {
+        let ids = call.ids();
         self.history.count(|stats| stats.handler_calls += 1);
-        self.note(id, &format!("call {call} {:?} {fate:?}", cx.attempt()));
-        let outcome = self.act(&cx, id, call, fate).await;
-        let ended = match &outcome {
-            Ok(()) => "succeeded".to_owned(),
-            Err(error) => format!("failed: {error}"),
+        let outcome = match &*ids {
+            [id] => {
+                let count = self.script.called(self.group, *id);
+                let fate = self.script.fate(self.group, *id);
+                self.note(&ids, &format!("call {count} {fate:?}"));
+                self.act(&call, *id, count, fate).await
+            }
+            _ => {
+                self.note(&ids, "call");
+                self.act_together(&call, &ids).await
+            }
         };
-        self.note(id, &format!("call {call} {ended}"));
+        match &outcome {
+            Ok(()) => self.note(&ids, "succeeded"),
+            Err(error) => self.note(&ids, &format!("failed: {error}")),
+        }
         outcome
     }
 
-    async fn act(&self, cx: &Context, id: MessageId, call: u32, fate: Fate) -> HandlerResult {
+    async fn act(&self, call: &Call, id: MessageId, count: u32, fate: Fate) -> HandlerResult {
         self.work().await;
         let fault = match fate {
             Fate::Nothing => return Ok(()),
             Fate::Discard => return Err(HandlerError::discard("of no use")),
-            Fate::Fails(times, fault) if call <= times => Some(fault),
+            Fate::Fails(times, fault) if count <= times => Some(fault),
             _ => None,
         };
-        let fails_early = fault != Some(Fault::ForgetCommit) && self.chance.happens(5_000);
-        if let Some(fault) = fault
-            && fails_early
-        {
-            return fail(fault).await;
+        let is_early = fault != Some(Fault::ForgetCommit) && self.chance.happens(5_000);
+        match (fault, fate) {
+            (Some(fault), _) if is_early => return fail(fault).await,
+            (_, Fate::Permanent) if is_early => return Err(HandlerError::permanent("hopeless")),
+            (_, Fate::Slow(time)) if is_early => tokio::time::sleep(time).await,
+            _ => {}
         }
-        if fate == Fate::Permanent && fails_early {
-            return Err(HandlerError::permanent("hopeless"));
-        }
-        if let Fate::Slow(time) = fate
-            && fails_early
-        {
-            tokio::time::sleep(time).await;
-        }
-        let mut work = cx.begin::<SimStore>().await?;
+        let mut work = call.begin(self.regime.forms[self.group]).await?;
         self.work().await;
         work.handled(&self.script.groups[self.group], id).await?;
         if let Some(follow_up) = self.script.follow_up(self.group, id) {
             work.message(NOTES, &Note).id(follow_up).send().await?;
         }
-        match fate {
-            Fate::Slow(time) if !fails_early => tokio::time::sleep(time).await,
-            Fate::Permanent => return Err(HandlerError::permanent("hopeless after all")),
+        match (fault, fate) {
+            (Some(Fault::ForgetCommit), _) if self.regime.forms[self.group] != Inbox::Transactional => {
+                // Nobody but the transactional form can tell that this was forgotten.
+                return fail(Fault::Error).await;
+            }
+            (Some(fault), _) => return fail(fault).await,
+            (_, Fate::Permanent) => return Err(HandlerError::permanent("hopeless after all")),
+            (_, Fate::Slow(time)) if !is_early => tokio::time::sleep(time).await,
             _ => {}
-        }
-        if let Some(fault) = fault {
-            return fail(fault).await;
         }
         work.commit().await?;
         match fate {
-            Fate::CommitThenFail => Err(HandlerError::retry("failed after the commit")),
+            Fate::CommitThenFail if self.regime.forms[self.group] == Inbox::Transactional => {
+                Err(HandlerError::retry("failed after the commit"))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Several messages go together only if none of them is to be anything but handled.
+    async fn act_together(&self, call: &Call, ids: &[MessageId]) -> HandlerResult {
+        self.work().await;
+        let fates = || ids.iter().map(|id| self.script.fate(self.group, *id));
+        if fates().any(|fate| fate.end() != End::Effect || matches!(fate, Fate::Fails(..))) {
+            return Err(HandlerError::retry("not all of them together"));
+        }
+        let mut work = call.begin(self.regime.forms[self.group]).await?;
+        for id in ids {
+            work.handled(&self.script.groups[self.group], *id).await?;
+        }
+        let slow = fates().find_map(|fate| match fate {
+            Fate::Slow(time) => Some(time),
+            _ => None,
+        });
+        if let Some(time) = slow {
+            tokio::time::sleep(time).await;
+        }
+        work.commit().await?;
+        Ok(())
     }
 
     async fn work(&self) {
@@ -147,10 +207,11 @@ impl Handlers {
         }
     }
 
-    fn note(&self, id: MessageId, what: &str) {
+    fn note(&self, ids: &[MessageId], what: &str) {
         let group = &self.script.groups[self.group];
+        let ids = list(ids.iter().map(|id| Label(*id)));
         self.history
-            .note(&self.node, format_args!("{group} {}: {what}", Label(id)));
+            .note(&self.node, format_args!("{group} {ids}: {what}"));
     }
 }
 

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use headless_abstractions::{Result, Store};
 use headless_core::{Backoff, Environment, Spawner, State};
 use headless_memory::Memory;
-use headless_messaging::{Messaging, Ordered, Plan, Planted, PulseConfig, RelayConfig};
+use headless_messaging::{ConsumerHandle, Messaging, Ordered, Plan, Planted, PulseConfig, RelayConfig};
 
 use super::{
     chance::Chance,
@@ -15,6 +15,7 @@ use super::{
     handler::{Handlers, LEASE},
     history::History,
     producer::Entrance,
+    regime::Regime,
     script::{NOTES, ORDERS, STOCK, Script},
     store::SimStore,
     transport::SimTransport,
@@ -29,6 +30,7 @@ pub(super) struct Cluster {
     pub(super) weather: Arc<Weather>,
     pub(super) chance: Arc<Chance>,
     pub(super) script: Arc<Script>,
+    pub(super) regime: Regime,
     pub(super) planted: Planted,
 }
 
@@ -83,6 +85,7 @@ impl Node {
             let handlers = Handlers {
                 group,
                 node: name.clone(),
+                regime: cluster.regime,
                 script: cluster.script.clone(),
                 chance: cluster.chance.clone(),
                 history: cluster.history.clone(),
@@ -113,8 +116,19 @@ impl Node {
         drop(self.messaging);
     }
 
-    /// Drains the process.
-    pub(super) async fn shut_down(self, timeout: Duration) -> Result<()> {
-        self.messaging.shutdown(timeout).await
+    /// Drains the process. If that takes longer than `dies_after`, it crashes in the middle of it: `None`.
+    pub(super) async fn shut_down(self, timeout: Duration, dies_after: Duration) -> Option<Result<()>> {
+        let draining = tokio::time::timeout(dies_after, self.messaging.shutdown(timeout));
+        let outcome = draining.await.ok();
+        if outcome.is_none() {
+            self.gate.kill();
+            self.memory.sever();
+        }
+        outcome
+    }
+
+    /// One of its consumers.
+    pub(super) fn consumer(&self, number: usize) -> Option<&ConsumerHandle> {
+        self.messaging.consumers().get(number)
     }
 }

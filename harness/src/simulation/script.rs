@@ -255,7 +255,7 @@ impl Expected {
 }
 
 impl Fate {
-    const fn end(self) -> End {
+    pub(super) const fn end(self) -> End {
         match self {
             Self::Commit | Self::Slow(_) | Self::CommitThenFail | Self::Fails(..) => End::Effect,
             Self::Nothing => End::Nothing,

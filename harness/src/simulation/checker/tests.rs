@@ -55,7 +55,7 @@ fn processed(number: u64) -> Fact {
 
 /// The rules that a history breaks, each once.
 fn broken(facts: &[Fact], expected: &BTreeMap<MessageId, Expected>) -> Vec<Rule> {
-    let rules: BTreeSet<Rule> = check(facts, &[group()], expected)
+    let rules: BTreeSet<Rule> = check(facts, &[group()], [true; 2], expected)
         .into_iter()
         .map(|violation| violation.rule)
         .collect();
@@ -85,7 +85,7 @@ fn should_find_nothing_when_all_is_well() {
         effect(2),
     ];
     let expected = expecting([(1, message(1)), (2, message(2))]);
-    assert_eq!(check(&facts, &[group()], &expected), []);
+    assert_eq!(check(&facts, &[group()], [true; 2], &expected), []);
 }
 
 #[test]
@@ -144,6 +144,8 @@ fn should_find_an_effect_without_what_was_published_with_it() {
 fn should_find_a_second_effect_of_a_message() {
     let facts = [stored(1), processed(1), effect(1), effect(1)];
     assert_eq!(broken(&facts, &one()), [Rule::EffectsOnce]);
+    let at_least_once = check(&facts, &[group()], [false; 2], &one());
+    assert_eq!(at_least_once, []);
 }
 
 #[test]
