@@ -69,7 +69,8 @@ pub(crate) struct SubscriptionTask {
     /// Cancelled for a partition when it is revoked, for all of them when the session ends.
     partitions: BTreeMap<Partition, CancellationToken>,
     session_over: CancellationToken,
-    paused: bool,
+    /// What the subscriber was last told; `None` while that is not known, since the call failed.
+    paused: Option<bool>,
 }
 
 impl SubscriptionTask {
@@ -82,7 +83,7 @@ impl SubscriptionTask {
             running: JoinSet::new(),
             partitions: BTreeMap::new(),
             session_over: CancellationToken::new(),
-            paused: false,
+            paused: Some(false),
         }
     }
 
@@ -147,7 +148,7 @@ impl SubscriptionTask {
             let extend = session.clone().extend(name, group.settings.visibility);
             AbortOnDropHandle::new(environment.spawner.control(extend))
         });
-        self.paused = false;
+        self.paused = Some(false);
 
         let outcome = self.turn_until_over(&session).await;
 
@@ -257,16 +258,18 @@ impl SubscriptionTask {
     /// Makes the subscriber pause or resume as the reasons say.
     async fn apply_pauses(&mut self, session: &Session) {
         let should_pause = !self.topic.pauses.is_empty();
-        if should_pause == self.paused {
+        if self.paused == Some(should_pause) {
             return;
         }
+        // A call that fails, or is cut off, may have been heard all the same.
+        self.paused = None;
         let done = if should_pause {
             session.subscriber.pause().await
         } else {
             session.subscriber.resume().await
         };
         match done {
-            Ok(()) => self.paused = should_pause,
+            Ok(()) => self.paused = Some(should_pause),
             Err(error) => {
                 tracing::warn!(group = %self.group.name, topic = %self.topic.name, %error, should_pause, "pausing or resuming failed");
                 if !should_pause {
