@@ -145,8 +145,9 @@ pub enum Marked {
 /// reserved by another id, a message is `Behind` it; once that one is processed, the message is `Already` /
 /// `Settled` as processed, and the parked claim finishes it as processed without handing it out.
 ///
-/// **Key order.** A row of a key (group, topic, key) with an earlier row that is parked, or claimed from the park
-/// and unfinished, is `Behind`.
+/// **Key order.** A message of a key (group, topic, key) with an earlier row that is parked, or claimed from the park
+/// and unfinished, is `Behind`, whatever hold it names: a row that was admitted before the earlier one was parked is so
+/// too. Marks of one batch do not stand in each other's way.
 ///
 /// Leases are written and compared by the store's clock. An open unit of work that marked a row holds it: other
 /// calls answer `Busy` for it, or wait, at most for the store's lock time-out.

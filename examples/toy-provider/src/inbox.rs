@@ -224,8 +224,13 @@ impl Inbox {
             (None, Hold::Absent) if to == InboxState::Discarded => None,
             (None, Hold::Absent) => (!self.is_first(arrival, None)).then_some(Marked::Behind),
             (Some(row), _) if row.state.is_terminal() => Some(Marked::Already(row.state)),
-            (Some(row), Hold::Running { owner, epoch }) => {
-                (!row.is_held(owner, epoch)).then_some(Marked::LeaseLost)
+            (Some(row), Hold::Running { owner, epoch }) if !row.is_held(owner, epoch) => {
+                Some(Marked::LeaseLost)
+            }
+            (Some(_), Hold::Running { .. }) if to == InboxState::Discarded => None,
+            (Some(row), Hold::Running { .. }) => {
+                let place = row.stay.as_ref().map(|stay| stay.place);
+                self.has_earlier(arrival, place).then_some(Marked::Behind)
             }
             (Some(row), Hold::Absent) if row.state == InboxState::Parked => Some(Marked::Already(row.state)),
             (Some(row), Hold::Absent) => Some(Marked::Busy {

@@ -173,17 +173,16 @@ async fn should_have_one_owner_when_the_limit_cuts_a_run<F: StoreFixture>(cx: &C
         other.claim(10).await?.is_empty(),
         "a second owner was given a part of the key"
     );
-    // The second is done before the first: the third still stands behind the first.
-    worker
-        .mark(&keyed(2, "a"), hold_of(worker.owner, &rows[1]))
-        .await?;
+    // The second is done before the first: it waits for the first, held or not.
+    let second = async || worker.mark(&keyed(2, "a"), hold_of(worker.owner, &rows[1])).await;
+    ensure_eq!(second().await?, Marked::Behind, "the second before the first");
     ensure!(
         other.claim(10).await?.is_empty(),
         "a row was handed out while an earlier one runs"
     );
-    worker
-        .mark(&keyed(1, "a"), hold_of(worker.owner, &rows[0]))
-        .await?;
+    let first = worker.mark(&keyed(1, "a"), hold_of(worker.owner, &rows[0])).await?;
+    ensure_eq!(first, Marked::Now, "the first");
+    ensure_eq!(second().await?, Marked::Now, "the second after the first");
     ensure_eq!(
         numbers(&other.claim(10).await?),
         vec![3, 4],
