@@ -60,6 +60,7 @@ fn broken(graph: &Graph) -> Vec<String> {
     broken
 }
 
+#[expect(clippy::expect_used, reason = "without metadata nothing can be shown")]
 fn workspace() -> Graph {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let metadata = MetadataCommand::new()

@@ -181,8 +181,8 @@ pub trait DeadLetterStore: Debug + Send + Sync + 'static {
     async fn bury(&self, burials: &[Bury]) -> Result<Vec<Marked>>;
 
     /// Sends dead letters on their way again, and answers for each in the order of the request. One of a group
-    /// becomes parked in that group alone, due at once, with a fresh, latest place in its key, a higher epoch and its
-    /// rounds at zero; one of the relay goes back into the outbox with a fresh place. The dead letter stays as a record.
+    /// becomes parked in that group alone, due at once, with a fresh, latest place in its key, a higher epoch, its rounds
+    /// at zero and no failures, which stay with the record; one of the relay goes back into the outbox with a fresh place. The dead letter stays as a record.
     ///
     /// Atomicity: each by itself. Concurrency: of any number of calls for one, one gets `Now`. Blocks for a round trip.
     ///
@@ -200,7 +200,7 @@ pub trait DeadLetterStore: Debug + Send + Sync + 'static {
     async fn discard(&self, ids: &[DeadId], by: &str) -> Result<u64>;
 
     /// Removes at most `limit` dead letters, open or not, that died at least this long ago, and their groups' rows with
-    /// them; returns how many there were.
+    /// them where those are dead still; returns how many there were.
     ///
     /// # Errors
     /// `Unavailable`, `Timeout`, `Denied`, `Closed`.

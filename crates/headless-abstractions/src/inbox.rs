@@ -149,8 +149,9 @@ pub enum Marked {
 /// and unfinished, is `Behind`, whatever hold it names: a row that was admitted before the earlier one was parked is so
 /// too. Marks of one batch do not stand in each other's way.
 ///
-/// Leases are written and compared by the store's clock. An open unit of work that marked a row holds it: other
-/// calls answer `Busy` for it, or wait, at most for the store's lock time-out.
+/// Leases are written and compared by the store's clock. An open unit of work that marked a row holds it, and its
+/// idempotency key: other calls answer `Busy` for them, with a positive time as a hint, or wait, at most for the store's
+/// lock time-out. Its owner can renew it; what gives rows back or reaps them passes it over.
 #[async_trait]
 pub trait InboxStore: Debug + Send + Sync + 'static {
     /// Admits messages to be run, and answers for each in the order of the batch.
@@ -171,7 +172,8 @@ pub trait InboxStore: Debug + Send + Sync + 'static {
     ///
     /// A running hold that still matches is good even if its lease has ended, since nobody has taken it over.
     /// A row that is running under another hold is `Busy` for [`Hold::Absent`] and `LeaseLost` for a running one; one
-    /// from the park whose lease has ended may also be found parked.
+    /// from the park whose lease has ended may also be found parked. To a running hold `Already` names terminal states
+    /// alone.
     ///
     /// Atomicity: each message by itself. Blocks for a round trip. Repeating it answers `Already(Processed)`.
     /// Dropping the future leaves each message marked or not.

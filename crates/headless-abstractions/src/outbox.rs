@@ -120,7 +120,8 @@ impl ClaimedOutbox {
 ///
 /// **Order of one key.** Within a transaction, rows have the order of `append`; and if transaction A had committed
 /// before B appended, A's rows come before B's. A keyed row is handed out only when every earlier row of its key has
-/// been settled or is handed out before it in the same claim; leased and retrying rows count as earlier rows. A
+/// been settled or is handed out before it in the same claim; leased and retrying rows count as earlier rows. While a row
+/// of a key is leased nothing else of it is handed out, not even an earlier one that was committed late. A
 /// delayed row has no place in its key until it is due: the claim then gives it a fresh, latest one.
 ///
 /// Leases are written and compared by the store's clock.

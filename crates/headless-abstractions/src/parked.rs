@@ -72,8 +72,7 @@ impl Park {
     }
 }
 
-/// How much may be parked. Failed messages of a key that is parked already do not arise; so the first bound counts
-/// what waits behind them.
+/// How much may be parked, what was claimed from the park and is unfinished included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParkLimits {
@@ -208,8 +207,8 @@ pub trait ParkedStore: Debug + Send + Sync + 'static {
     async fn park(&self, parks: &[Park], limits: ParkLimits) -> Result<Vec<Parked>>;
 
     /// Claims messages that are due: at most `limit`, the longest due first, each with a fresh epoch and its round
-    /// counted. Of a key, its head once that is due, and after it, in order and without a gap, what waits behind it;
-    /// a key is with one owner at a time.
+    /// counted. Of a key, its head once that is due, and after it, in order and without a gap, what waits behind it up to
+    /// one that has a later time of its own; a key is with one owner at a time.
     ///
     /// A message whose idempotency key another id has processed is finished as processed and not handed out; one
     /// whose idempotency key is reserved by another unfinished message is not handed out, and its key waits.

@@ -14,7 +14,7 @@ pub struct Pulse {
     pub outbox: Option<Duration>,
     /// In the park, in any group.
     pub parked: Option<Duration>,
-    /// Until the first lease of anyone ends.
+    /// Until the first lease of anyone that is live ends.
     pub expired_lease: Option<Duration>,
 }
 

@@ -117,7 +117,7 @@ pub struct OutboxEntry {
     pub attempts: u32,
     /// What failed in them.
     pub failures: Vec<Failure>,
-    /// Who holds it.
+    /// Who holds it; `None` once the lease has ended.
     pub owner: Option<Owner>,
 }
 

@@ -219,17 +219,17 @@ pub trait Subscriber: Debug + Send + Sync + 'static {
     /// is harmless.
     ///
     /// # Errors
-    /// `Unavailable`, `Timeout`, `Closed`.
+    /// `NotFound` when the group was removed; `Unavailable`, `Timeout`, `Closed`.
     async fn pause(&self) -> Result<()>;
 
     /// Goes on with deliveries. Nothing that was published in between is missed or doubled.
     ///
     /// # Errors
-    /// `Unavailable`, `Timeout`, `Closed`.
+    /// `NotFound` when the group was removed; `Unavailable`, `Timeout`, `Closed`.
     async fn resume(&self) -> Result<()>;
 
     /// Leaves the group: unsettled deliveries come back at once, in place; partitions move. Later calls answer
-    /// `Closed`. Repeating it is harmless.
+    /// `Closed`. Repeating it, or closing after the transport was closed, is harmless.
     ///
     /// Blocks for a round trip.
     ///
