@@ -46,6 +46,7 @@ pub struct Plan {
     pub planted: Planted,
     topics: Vec<DeclaredTopic>,
     consumers: Vec<Consumer>,
+    problems: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +74,7 @@ impl Plan {
             planted: Planted::default(),
             topics: Vec::new(),
             consumers: Vec::new(),
+            problems: Vec::new(),
         }
     }
 
@@ -95,12 +97,17 @@ impl Plan {
         self.consumers.push(consumer);
     }
 
+    /// Adds a problem that whoever makes the plan has found, to be reported with the plan's own.
+    pub fn problem(&mut self, problem: impl Into<String>) {
+        self.problems.push(problem.into());
+    }
+
     /// Checks the plan as a whole.
     ///
     /// # Errors
     /// `Invalid`, with every problem on a line of its own.
     pub(crate) fn check(&self) -> Result<Checked> {
-        let mut problems = Problems::default();
+        let mut problems = Problems(self.problems.clone());
         let topics = self.checked_topics(&mut problems);
         let transport = self.transport.as_ref().map(|transport| transport.info());
         problems.note("relay", self.relay.check());

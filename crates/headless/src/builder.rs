@@ -192,7 +192,7 @@ impl Builder {
     /// # Cancel safety
     /// Dropping the future may leave topics and groups declared; nothing runs.
     pub async fn start(self) -> Result<Runtime> {
-        self.check()?;
+        let problems = self.problems();
         let node = self.node.clone().unwrap_or_else(node::default_label);
         let explained = self.explain(&node);
         let (environment, control) = match self.environment {
@@ -216,6 +216,9 @@ impl Builder {
             plan.consumer(consumer);
         }
         configure(&mut plan, &self.settings);
+        for problem in problems {
+            plan.problem(problem);
+        }
         let messaging = Messaging::start(plan).await?;
         Ok(Runtime::new(Parts {
             service: self.service.into(),
@@ -239,7 +242,8 @@ impl Builder {
         self
     }
 
-    fn check(&self) -> Result<()> {
+    /// What is wrong with what the builder itself was given; the plan finds the rest.
+    fn problems(&self) -> Vec<String> {
         let mut problems = self.problems.clone();
         problems.extend(label_problem("the service name", &self.service));
         problems.extend(
@@ -248,17 +252,7 @@ impl Builder {
                 .and_then(|node| label_problem("the node's label", node)),
         );
         problems.extend(self.settings.problems());
-        match &*problems {
-            [] => Ok(()),
-            [one] => Err(Error::invalid(one.clone()).with_operation("start")),
-            many => {
-                let lines: Vec<_> = many.iter().map(|problem| format!("\n- {problem}")).collect();
-                Err(
-                    Error::invalid(format!("{} problems:{}", many.len(), lines.concat()))
-                        .with_operation("start"),
-                )
-            }
-        }
+        problems
     }
 
     fn explain(&self, node: &str) -> Vec<Setting> {

@@ -231,7 +231,8 @@ impl Watch {
             Ok(settled) => self.with(|state| {
                 for held in state.holds.values_mut() {
                     if settled.lost.contains(&held.claim) {
-                        tracing::warn!(%group, id = %held.claim.id, "the hold on a message was lost");
+                        // It may also have been settled while the request was on its way.
+                        tracing::debug!(%group, id = %held.claim.id, "a hold was not found at its renewal");
                         held.lost.cancel();
                     } else if renewal.claims.contains(&held.claim) {
                         held.valid_until = held.valid_until.max(valid_until);
