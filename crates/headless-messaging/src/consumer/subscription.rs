@@ -154,15 +154,12 @@ impl SubscriptionTask {
 
         self.lanes.drop_waiting(|_| true);
         self.drop_gatherings(|_| true);
-        self.partitions.clear();
         if outcome.is_ok() {
-            // A shutdown lets what runs come to its end; its settlements go through this session.
-            while let Some(ran) = self.running.join_next().await {
-                self.ended(ran);
-            }
+            self.drain(&session).await;
         } else {
             self.session_over.cancel();
         }
+        self.partitions.clear();
         session.finish();
         if settling.await.is_err() {
             tracing::error!(group = %group.name, "the settling task panicked; what was not settled comes back");
@@ -171,6 +168,38 @@ impl SubscriptionTask {
             tracing::debug!(group = %group.name, %error, "closing a subscription failed; its deliveries come back in time");
         }
         outcome
+    }
+
+    /// Lets what runs come to its end; its settlements go through this session. A receive that takes nothing renews the
+    /// hold on the partitions meanwhile, so that no other member is given what runs here.
+    async fn drain(&mut self, session: &Arc<Session>) {
+        let wait = self.group.settings.visibility / 4;
+        let mut receiving: Option<BoxFuture<'static, Result<Received>>> = None;
+        let mut receives = true;
+        while !self.running.is_empty() {
+            if receives && receiving.is_none() {
+                let session = session.clone();
+                receiving = Some(async move { session.subscriber.receive(0, wait).await }.boxed());
+            }
+            tokio::select! {
+                biased;
+                Some(ran) = self.running.join_next() => self.ended(ran),
+                Some(received) = OptionFuture::from(receiving.as_mut()) => {
+                    receiving = None;
+                    match received {
+                        Ok(received) => {
+                            for revoked in &received.revoked {
+                                self.revoke(revoked);
+                            }
+                        }
+                        Err(error) => {
+                            tracing::debug!(group = %self.group.name, %error, "receiving failed while draining; partitions may move before the end");
+                            receives = false;
+                        }
+                    }
+                }
+            }
+        }
     }
 
     async fn turn_until_over(&mut self, session: &Arc<Session>) -> Result<()> {
