@@ -71,11 +71,10 @@ impl<'a> Batch<'a> {
         self.set_apart_what_is_special();
         if let Some(store) = self.group.store.clone() {
             self.admit(&store).await;
-            self.together(Some(&store)).await;
+            self.together(Some(&store), permit).await;
         } else {
-            self.together(None).await;
+            self.together(None, permit).await;
         }
-        drop(permit);
         self.alone().await
     }
 
@@ -149,13 +148,13 @@ impl<'a> Batch<'a> {
     }
 
     /// Runs what goes together, again and again without what was refused, at most as often as it has messages.
-    async fn together(&mut self, store: Option<&InboxParts>) {
+    async fn together(&mut self, store: Option<&InboxParts>, mut permit: Option<Permit>) {
         loop {
             let going = self.going();
             if going.is_empty() {
                 return;
             }
-            let Some(pass) = self.topic.circuit.pass(&self.group.stopping).await else {
+            let Some(pass) = self.topic.pass_circuit(self.group, &mut permit).await else {
                 return self.all_alone();
             };
             let Some((call, cx)) = self.call(&going) else {

@@ -186,6 +186,11 @@ impl Circuit {
         matches!(self.state(), State::Closed { .. })
     }
 
+    /// Whether the circuit waits for a call to be its probe.
+    pub(crate) fn wants_probe(&self) -> bool {
+        !self.is_closed() && self.open_left().is_none() && self.probe.try_lock().is_ok()
+    }
+
     /// How long the circuit stays open before it admits a probe; `None` when it admits calls.
     pub(crate) fn open_left(&self) -> Option<Duration> {
         match self.state() {

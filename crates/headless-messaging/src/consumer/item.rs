@@ -1,6 +1,8 @@
 //! A message in the hands of a group, on its way through its rounds.
 
-use headless_abstractions::{Arrival, Delivery, Error, Failure, Hold, Message, Owner, ParkedRow, Redelivery};
+use headless_abstractions::{
+    Arrival, Delivery, Error, Failure, FailureCause, Hold, Message, Owner, ParkedRow, Redelivery,
+};
 use tokio_util::sync::CancellationToken;
 
 /// A message in the hands of a group.
@@ -59,9 +61,9 @@ impl Item {
             message: row.message,
             arrival: row.arrival,
             rounds: row.rounds,
+            malformed: malformed(&row.failures),
             failures: row.failures,
             redelivery: Redelivery::Again(row.rounds.saturating_sub(1)),
-            malformed: None,
             must_admit: false,
             follows_parked: false,
             from_park: true,
@@ -73,6 +75,14 @@ impl Item {
     pub(crate) fn round(&self) -> u32 {
         self.rounds.max(1)
     }
+}
+
+/// What was wrong with the envelope of a message that had to wait before it could be buried for it.
+fn malformed(failures: &[Failure]) -> Option<Error> {
+    let noted = failures
+        .iter()
+        .rfind(|failure| failure.cause == FailureCause::Undecodable)?;
+    Some(Error::invalid(noted.message.clone()))
 }
 
 /// How the way of a message through its present round ended.

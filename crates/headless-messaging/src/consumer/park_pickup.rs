@@ -30,7 +30,10 @@ pub(crate) async fn pick_up(group: Arc<Group>, store: InboxParts) -> Result<Next
         .filter(|topic| !takes_parked(topic))
         .map(|topic| topic.name.clone())
         .collect();
-    let (owner, limit) = (group.environment.owner, group.permits.limit());
+    // A circuit that waits for its probe needs one message, not as many as may run.
+    let probes = group.topics.values().any(|topic| topic.circuit.wants_probe());
+    let limit = if probes { 1 } else { group.permits.limit() };
+    let owner = group.environment.owner;
     let request =
         ClaimParked::new(owner, group.name.clone(), limit, group.settings.lease).with_except_topics(except);
     let asked_at = group.environment.clock.monotonic();
@@ -60,7 +63,7 @@ pub(crate) async fn pick_up(group: Arc<Group>, store: InboxParts) -> Result<Next
 }
 
 fn takes_parked(topic: &Topic) -> bool {
-    !topic.pauses.stop_pickup() && topic.circuit.open_left().is_none()
+    !topic.pauses.stop_pickup() && (topic.circuit.is_closed() || topic.circuit.wants_probe())
 }
 
 /// The rows by key, those of a key in their order.
@@ -100,8 +103,13 @@ impl Run {
         while let Some((row, guard)) = self.rows.pop_front() {
             let claim = row.claim;
             let Some(topic) = self.group.topics.get(&row.arrival.topic).cloned() else {
-                // Parked by a member that reads this topic; this one does not know it.
-                self.abandon(claim, guard).await;
+                // Parked by a member that reads this topic; this one does not know it, and leaves it to that one for a
+                // while.
+                drop(guard);
+                let after = self.group.settings.park_poll;
+                self.give_back(vec![claim], Abandon::unused().with_after(after))
+                    .await;
+                self.abandon_rest().await;
                 return;
             };
             let permit = match self.permit.take() {
@@ -113,7 +121,9 @@ impl Run {
                 },
             };
             if permit.is_none() {
-                self.abandon(claim, guard).await;
+                drop(guard);
+                self.give_back(vec![claim], Abandon::unused()).await;
+                self.abandon_rest().await;
                 return;
             }
             let mut process = Process::new(
@@ -132,29 +142,18 @@ impl Run {
         }
     }
 
-    async fn abandon(&mut self, claim: Claim, guard: HoldGuard) {
-        drop(guard);
-        self.give_back(vec![claim]).await;
-        self.abandon_rest().await;
-    }
-
     /// Gives back what was claimed behind a message that has to wait again; none of it was tried.
     async fn abandon_rest(&mut self) {
         let claims = self.rows.drain(..).map(|(row, _)| row.claim).collect();
-        self.give_back(claims).await;
+        self.give_back(claims, Abandon::unused()).await;
     }
 
-    async fn give_back(&self, claims: Vec<Claim>) {
+    async fn give_back(&self, claims: Vec<Claim>, how: Abandon) {
         if claims.is_empty() {
             return;
         }
         let (name, owner) = (&self.group.name, self.group.environment.owner);
-        match self
-            .store
-            .parked
-            .abandon(name, owner, &claims, &Abandon::unused())
-            .await
-        {
+        match self.store.parked.abandon(name, owner, &claims, &how).await {
             Ok(settled) if settled.is_complete() => {}
             Ok(settled) => {
                 tracing::debug!(group = %name, lost = settled.lost.len(), "claims on parked messages were lost");

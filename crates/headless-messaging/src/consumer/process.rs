@@ -14,6 +14,7 @@ use crate::{
     consumer::{
         Deadline,
         attempt::{CallEnd, Failed, make_call},
+        breaker::Pass,
         group::{Group, Topic},
         item::{End, Item},
         permits::Permit,
@@ -26,6 +27,9 @@ use crate::{
 
 /// Between tries of what has to succeed in the end.
 const INSIST: Backoff = Backoff::exponential(Duration::from_millis(50), Duration::from_secs(5));
+
+/// How often a message asks anew without a pause. What others do to it between two questions ends sooner.
+const AT_ONCE: u32 = 4;
 
 /// How long a delivery waits for room in the park before it asks again.
 const FULL: Duration = Duration::from_secs(1);
@@ -88,16 +92,23 @@ impl<'a> Process<'a> {
                     .hold(claim, self.group.environment.clock.monotonic()),
             );
         }
-        loop {
-            match self.step(&store).await {
+        for turns in 0.. {
+            let step = match self.step(&store).await {
+                // A store whose answers contradict each other must not be asked as fast as it answers.
+                Ok(Step::Again) if turns >= AT_ONCE => {
+                    let delay = INSIST.steady_delay(turns - AT_ONCE, &*self.group.environment.random);
+                    self.hold_off(delay).await.map(|()| Step::Again)
+                }
+                step => step,
+            };
+            match step {
                 Ok(Step::Again) => {}
                 Ok(Step::End(end)) => return end,
-                Err(Stopped) => {
-                    self.give_back(&store).await;
-                    return End::Unsettled;
-                }
+                Err(Stopped) => break,
             }
         }
+        self.give_back(&store).await;
+        End::Unsettled
     }
 
     async fn step(&mut self, store: &InboxParts) -> Stoppable<Step> {
@@ -127,10 +138,9 @@ impl<'a> Process<'a> {
             );
             return self.bury_as(store, FailureCause::RoundsExhausted, message).await;
         }
-        if let Some(error) = self.item.malformed.take() {
-            return self
-                .bury_as(store, FailureCause::Undecodable, error.to_string())
-                .await;
+        if let Some(error) = &self.item.malformed {
+            let error = error.to_string();
+            return self.bury_as(store, FailureCause::Undecodable, error).await;
         }
         let Some(handler) = self.topic.handler_of(&self.item.message) else {
             return self.park_unknown_type(store).await;
@@ -151,6 +161,8 @@ impl<'a> Process<'a> {
                 self.item.hold = Hold::Running { owner, epoch };
                 self.item.rounds = rounds;
                 self.item.must_admit = false;
+                // A row that is taken over may be older than what has been parked of its key since.
+                self.item.follows_parked = rounds > 1 && self.item.arrival.key.is_some();
                 self.hold = Some(
                     self.group
                         .watch
@@ -237,9 +249,16 @@ impl<'a> Process<'a> {
     }
 
     pub(super) async fn attempt(&mut self, handler: &Handler, inline: u32) -> Stoppable<CallEnd> {
-        let Some(pass) = self.pass_circuit().await else {
+        let Some(pass) = self.topic.pass_circuit(self.group, &mut self.permit).await else {
             return Err(Stopped);
         };
+        if self.group.cancelled.is_cancelled() {
+            return Err(Stopped);
+        }
+        if self.hold.as_ref().is_some_and(|hold| hold.lost().is_cancelled()) {
+            // It was lost while the call waited: what is called now could not be marked.
+            return Ok(CallEnd::LeaseLost);
+        }
         let cx = self.call_context(Attempt {
             round: self.item.round(),
             inline,
@@ -247,7 +266,8 @@ impl<'a> Process<'a> {
         let call = match decode_call(handler, &cx, self.group) {
             Ok(call) => call,
             Err(error) => {
-                self.topic.circuit.succeeded(pass);
+                // Nothing was called, so a probe leaves its place to another.
+                drop(pass);
                 let environment = &self.group.environment;
                 let failure = Failure::new(
                     FailureCause::Undecodable,
@@ -267,17 +287,6 @@ impl<'a> Process<'a> {
         let end = make_call(self.group, call, &cx, lost, handler.blocking).await;
         self.topic.record(pass, &end);
         Ok(end)
-    }
-
-    /// Waits for the circuit without holding a permit that another topic could use.
-    async fn pass_circuit(&mut self) -> Option<crate::consumer::breaker::Pass> {
-        if let Some(pass) = self.topic.circuit.try_pass() {
-            return Some(pass);
-        }
-        self.permit = None;
-        let pass = self.topic.circuit.pass(&self.group.stopping).await?;
-        self.permit = self.group.permits.acquire().await;
-        Some(pass)
     }
 
     fn call_context(&self, attempt: Attempt) -> Arc<CallContext> {
@@ -328,11 +337,14 @@ impl<'a> Process<'a> {
     }
 
     async fn park_behind(&mut self, store: &InboxParts) -> Stoppable<Step> {
-        let park = Park::behind(
-            self.item.message.clone(),
-            self.item.arrival.clone(),
-            self.item.hold,
-        );
+        if let Some(error) = &self.item.malformed {
+            // The park keeps the message without its flaw; the note tells whoever claims it.
+            let error = error.to_string();
+            self.note(FailureCause::Undecodable, error);
+        }
+        let (message, arrival) = (self.item.message.clone(), self.item.arrival.clone());
+        let mut park = Park::behind(message, arrival, self.item.hold);
+        park.failures.clone_from(&self.failures);
         self.park(store, park).await
     }
 
@@ -349,7 +361,7 @@ impl<'a> Process<'a> {
         let after = self.group.settings.unknown_type_delay;
         let (message, arrival) = (self.item.message.clone(), self.item.arrival.clone());
         // Repeating the note at each round would push the failures of real attempts out.
-        let failures = if self.item.failures.contains(&failure) {
+        let failures = if is_known(&self.item.failures, &failure) {
             Vec::new()
         } else {
             vec![failure]
@@ -408,14 +420,17 @@ impl<'a> Process<'a> {
     }
 
     async fn bury_as(&mut self, store: &InboxParts, cause: FailureCause, message: String) -> Stoppable<Step> {
-        let environment = &self.group.environment;
-        self.failures.push(Failure::new(
-            cause,
-            message,
-            &*environment.node,
-            environment.clock.now(),
-        ));
+        self.note(cause, message);
         self.bury(store).await
+    }
+
+    /// Notes what is wrong with the message, once: a burial that has to wait is asked for anew.
+    fn note(&mut self, cause: FailureCause, message: String) {
+        let environment = &self.group.environment;
+        let failure = Failure::new(cause, message, &*environment.node, environment.clock.now());
+        if !is_known(&self.failures, &failure) {
+            self.failures.push(failure);
+        }
     }
 
     async fn bury(&mut self, store: &InboxParts) -> Stoppable<Step> {
@@ -551,6 +566,26 @@ impl<'a> Process<'a> {
         {
             tracing::warn!(group = %self.group.name, id = %self.item.message.id, %error, "releasing a hold failed; it ends with its lease");
         }
+    }
+}
+
+/// Whether one of these says the same, whenever it did and wherever.
+fn is_known(failures: &[Failure], failure: &Failure) -> bool {
+    failures
+        .iter()
+        .any(|known| known.cause == failure.cause && known.message == failure.message)
+}
+
+impl Topic {
+    /// Waits for the circuit without holding a permit: whoever is the probe needs one.
+    pub(super) async fn pass_circuit(&self, group: &Group, permit: &mut Option<Permit>) -> Option<Pass> {
+        if let Some(pass) = self.circuit.try_pass() {
+            return Some(pass);
+        }
+        *permit = None;
+        let pass = self.circuit.pass(&group.stopping).await?;
+        *permit = group.permits.acquire().await;
+        Some(pass)
     }
 }
 
