@@ -18,6 +18,7 @@
 
 mod capabilities;
 mod case;
+mod consumer;
 mod cx;
 mod fixture;
 mod inbox;

@@ -9,5 +9,6 @@ fn main() -> ExitCode {
         .capabilities::<MemoryFixture>(include_str!("../../../docs/capabilities.md"))
         .transport::<MemoryFixture>()
         .outbox::<MemoryFixture>()
-        .inbox::<MemoryFixture>())
+        .inbox::<MemoryFixture>()
+        .consumer::<MemoryFixture>())
 }
