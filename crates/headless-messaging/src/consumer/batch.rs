@@ -138,7 +138,8 @@ impl<'a> Batch<'a> {
                     entry.item.must_admit = false;
                     let claim = Claim::new(entry.item.message.id, epoch);
                     entry.hold = Some(self.group.watch.hold_together(claim, asked_at, self.lost.clone()));
-                    if rounds > self.group.settings.retry.max_rounds() {
+                    entry.item.follows_parked = entry.item.may_follow_parked(epoch);
+                    if entry.item.follows_parked || rounds > self.group.settings.retry.max_rounds() {
                         self.set_apart(at);
                     }
                 }
@@ -303,7 +304,7 @@ impl<'a> Batch<'a> {
                 process.item.must_admit = true;
             }
             // What is not held yet is told by the store itself that it is behind.
-            process.item.follows_parked =
+            process.item.follows_parked |=
                 process.item.hold != Hold::Absent && key.as_ref().is_some_and(|key| parked.contains(key));
             let end = process.run().await;
             match end {

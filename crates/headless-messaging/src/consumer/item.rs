@@ -1,7 +1,7 @@
 //! A message in the hands of a group, on its way through its rounds.
 
 use headless_abstractions::{
-    Arrival, Delivery, Error, Failure, FailureCause, Hold, Message, Owner, ParkedRow, Redelivery,
+    Arrival, Delivery, Epoch, Error, Failure, FailureCause, Hold, Message, Owner, ParkedRow, Redelivery,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -69,6 +69,12 @@ impl Item {
             from_park: true,
             revoked: CancellationToken::new(),
         }
+    }
+
+    /// Whether a row admitted with this epoch may be older than what was parked of its key since: one that is taken
+    /// over may, a fresh one is told that it is behind. Not the rounds, which a release gives back.
+    pub(crate) fn may_follow_parked(&self, epoch: Epoch) -> bool {
+        self.arrival.key.is_some() && epoch > Epoch::new(1)
     }
 
     /// The round that is under way, counted from 1.

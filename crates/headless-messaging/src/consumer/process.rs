@@ -161,8 +161,7 @@ impl<'a> Process<'a> {
                 self.item.hold = Hold::Running { owner, epoch };
                 self.item.rounds = rounds;
                 self.item.must_admit = false;
-                // A row that is taken over may be older than what has been parked of its key since.
-                self.item.follows_parked = rounds > 1 && self.item.arrival.key.is_some();
+                self.item.follows_parked = self.item.may_follow_parked(epoch);
                 self.hold = Some(
                     self.group
                         .watch
