@@ -10,6 +10,7 @@ mod circuit;
 mod dead_letters;
 mod delivering;
 mod event;
+mod faults;
 mod idempotency;
 mod lanes;
 mod leases;
@@ -73,6 +74,7 @@ pub(crate) fn cases<F: Both>() -> Vec<Case<F>> {
         leases::cases(),
         circuit::cases(),
         steering::cases(),
+        faults::cases(),
         shutdown::cases(),
     ]
     .into_iter()

@@ -16,7 +16,7 @@ use super::{
     event::{Elsewhere, Other, Work},
     in_each,
     log::Log,
-    process::{group_of, quick},
+    process::{LONG, group_of, quick},
 };
 use crate::{
     case::{Case, CaseResult, case, ensure, ensure_eq},
@@ -89,6 +89,7 @@ async fn should_stop_trying_and_recover_when_handlers_keep_failing<F: Both>(cx: 
         let consumer = cx
             .consumer(form)
             .on(handler)
+            .visibility(LONG)
             .concurrency(1)
             .retry(quick().inline(100))
             .circuit_breaker(breaker(3));
@@ -138,13 +139,13 @@ async fn should_consume_no_attempts_when_the_circuit_is_open<F: Both>(cx: &Cx<F>
         let process = cx.process("one", form).with(consumer).start().await?;
         process.send(&cx.works(30, &[""])).await?;
         process.pausing(cx, PauseReason::Circuit, true).await?;
-        elapse(20 * OPEN_FOR).await;
+        elapse(6 * OPEN_FOR).await;
         // Each probe is an attempt of one message; the others wait.
         let calls = log.calls().len();
         ensure!(
-            calls <= 5 + 4 + 41,
+            calls <= 5 + 4 + 13,
             "{calls} calls in {:?} of an outage",
-            20 * OPEN_FOR
+            6 * OPEN_FOR
         );
         dependency.recovers();
         log.each_once(cx, 30).await?;
@@ -160,11 +161,12 @@ async fn should_leave_the_park_alone_when_the_circuit_of_its_topic_is_open<F: Bo
 ) -> CaseResult {
     in_each(&STORED, async |form| {
         let (log, fine, books) = (Log::new(cx), Log::new(cx), cx.books().await?);
-        let dependency = Dependency::default();
-        let down = dependency.clone();
-        let handler = log.handler_after::<F, _, _>(form, move |_, _| {
-            let down = down.clone();
-            async move { down.ask().await }
+        // Each of them fails once before any of them is due again.
+        let handler = log.handler_after::<F, _, _>(form, |_, _| async {
+            Err(HandlerError::retry_after(
+                Duration::from_millis(500),
+                "the dependency is down",
+            ))
         });
         let of_elsewhere = fine.handler_after::<F, _, _>(form, |_, cx| async move {
             if cx.attempt().round == 1 {
@@ -240,7 +242,7 @@ async fn should_claim_little_when_a_probe_is_out<F: Both>(cx: &Cx<F>) -> CaseRes
         process.send(&cx.works(60, &[""])).await?;
         process.pausing(cx, PauseReason::Circuit, true).await?;
         let mut most = 0;
-        for _ in 0..100 {
+        for _ in 0..40 {
             most = most.max(books.stats(&group_of(form)).await?.running);
             elapse(OPEN_FOR / 10).await;
         }
@@ -284,6 +286,7 @@ async fn should_recover_when_batches_and_single_messages_wait_for_one_circuit<F:
             .consumer(form)
             .on(handler)
             .batch(3, Duration::from_millis(10), batch)
+            .visibility(LONG)
             .concurrency(1)
             .retry(quick().inline(100))
             .circuit_breaker(breaker(2));

@@ -1,14 +1,12 @@
 //! Messages that cannot be handled, and what an operator does about them.
 
-use std::sync::Arc;
-
 use headless_abstractions::{FailureCause, InboxState};
 use headless_core::HandlerError;
 
 use super::{
     Both, STORED, in_each,
     log::Log,
-    odd::OddTransport,
+    odd::Faults,
     process::{group_of, quick, stop_all},
 };
 use crate::{
@@ -102,11 +100,9 @@ async fn should_bury_when_an_envelope_is_malformed<F: Both>(cx: &Cx<F>) -> CaseR
             .process("one", form)
             .ordered(1)
             .with(consumer)
-            .changed(|plan| {
-                plan.transport = plan
-                    .transport
-                    .take()
-                    .map(|inner| Arc::new(OddTransport::malforming(inner)) as Arc<_>);
+            .with_faults(Faults {
+                malformed: true,
+                ..Faults::default()
             })
             .start()
             .await?;

@@ -1,14 +1,17 @@
 //! From a transport to a handler, when all is well.
 
-use headless_abstractions::{ErrorKind, HeaderValue, StartFrom, Tenant};
+use std::time::Duration;
+
+use headless_abstractions::{CorrelationId, ErrorKind, HeaderValue, InboxState, StartFrom, Tenant};
 use headless_core::HandlerError;
+use headless_messaging::Context;
 
 use super::{
     Both, FORMS, STORED,
     event::{Elsewhere, Other, Work, keyed},
     in_each,
     log::Log,
-    process::{group_of, refused, stop_all},
+    process::{LONG, group_of, refused, stop_all},
 };
 use crate::{
     case::{Case, CaseResult, Flag, case, ensure, ensure_eq, instead},
@@ -17,7 +20,7 @@ use crate::{
         DropDelivery, DropEmptyHeader, DropEnvelope, IgnorePerInstance, IgnoreStartFrom, LoseAck,
         MixGroupRows, MixGroups,
     },
-    wait::eventually,
+    wait::{elapse, eventually},
 };
 
 pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
@@ -45,6 +48,21 @@ pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
         case!(
             should_pick_the_handler_by_topic_and_type_when_there_are_several,
             "each message goes to the one handler of its topic and type"
+        )
+        .catching(&[DropDelivery]),
+        case!(
+            should_name_its_cause_when_a_handler_publishes,
+            "what a handler publishes carries on the conversation, and names the message that caused it"
+        )
+        .catching(&[DropEnvelope]),
+        case!(
+            should_drop_a_message_when_it_expires_before_its_handler,
+            "a message that has expired when its turn comes is not handled, and counted"
+        )
+        .catching(&[DropEnvelope]),
+        case!(
+            should_run_on_threads_when_handlers_block,
+            "a blocking handler may fail and panic like any other"
         )
         .catching(&[DropDelivery]),
         case!(
@@ -185,6 +203,109 @@ async fn should_pick_the_handler_by_topic_and_type_when_there_are_several<F: Bot
         for log in [&works, &others, &elsewhere] {
             log.each_once(cx, 20).await?;
         }
+        process.stop(cx).await
+    })
+    .await
+}
+
+async fn should_name_its_cause_when_a_handler_publishes<F: Both>(cx: &Cx<F>) -> CaseResult {
+    in_each(&FORMS, async |form| {
+        let (log, caused) = (Log::new(cx), Log::new(cx));
+        let handler = log.handler_after::<F, _, _>(form, |work, cx| async move {
+            cx.publisher().publish(&Elsewhere { n: work.n }).await?;
+            Ok(())
+        });
+        let of_elsewhere = caused.handler::<F>(form);
+        let consumer = cx.consumer(form).on(handler).on(move |event: Elsewhere, cx| {
+            let work = Work {
+                n: event.n,
+                key: String::new(),
+            };
+            of_elsewhere(work, cx)
+        });
+        let process = cx.process("one", form).with(consumer).start().await?;
+        let mut message = cx.work(1, "");
+        message.correlation_id = Some(CorrelationId::parse("conversation")?);
+        message.tenant = Some(Tenant::parse("acme")?);
+        process.send(std::slice::from_ref(&message)).await?;
+        caused.each_once(cx, 1).await?;
+        let effect = &caused.calls()[0].message;
+        ensure_eq!(effect.causation_id, Some(message.id), "the cause");
+        ensure_eq!(effect.correlation_id, message.correlation_id, "the conversation");
+        ensure_eq!(effect.tenant, message.tenant, "the tenant");
+        process.stop(cx).await
+    })
+    .await
+}
+
+async fn should_drop_a_message_when_it_expires_before_its_handler<F: Both>(cx: &Cx<F>) -> CaseResult {
+    in_each(&FORMS, async |form| {
+        let log = Log::new(cx);
+        let handler = log.handler_after::<F, _, _>(form, |work, _| async move {
+            if work.n == 1 {
+                elapse(Duration::from_secs(1)).await;
+            }
+            Ok(())
+        });
+        let consumer = cx.consumer(form).on(handler).concurrency(1).visibility(LONG);
+        let process = cx.process("one", form).with(consumer).start().await?;
+        process.send(&[cx.work(1, "")]).await?;
+        log.wait_for_calls(cx, 1).await?;
+        let mut short = cx.work(2, "");
+        short.expires_at = Some(cx.now() + Duration::from_millis(300));
+        let mut long = cx.work(3, "");
+        long.expires_at = Some(cx.now() + LONG);
+        process.send(&[short, long]).await?;
+        eventually(cx.patience(), "three deliveries", async || {
+            Ok((process.stats().received == 3).then_some(()))
+        })
+        .await?;
+        log.wait_for(cx, 2).await?;
+        process.settled(cx, &group_of(form)).await?;
+        ensure_eq!(log.done(cx).await?, [1, 3], "effects");
+        ensure_eq!(
+            (log.calls_of(2).len(), process.stats().expired),
+            (0, 1),
+            "calls and expired"
+        );
+        process.stop(cx).await
+    })
+    .await
+}
+
+async fn should_run_on_threads_when_handlers_block<F: Both>(cx: &Cx<F>) -> CaseResult {
+    in_each(&STORED, async |form| {
+        let (books, group) = (cx.books().await?, group_of(form));
+        let handler = |work: Work, cx: Context| {
+            match (work.n, cx.attempt().round) {
+                (1, 1) => return Err(HandlerError::retry("an error")),
+                (2, 1) => std::panic::resume_unwind(Box::new("a panic")),
+                (3, _) => return Err(HandlerError::permanent("never")),
+                _ => {}
+            }
+            Ok(())
+        };
+        let process = cx
+            .process("one", form)
+            .with(cx.consumer(form).blocking(handler))
+            .start()
+            .await?;
+        let messages = cx.works(6, &[""]);
+        process.send(&messages).await?;
+        for (n, message) in messages.iter().enumerate() {
+            let expected = if n == 2 {
+                InboxState::Dead
+            } else {
+                InboxState::Processed
+            };
+            books.becomes(cx, &group, message.id, expected).await?;
+        }
+        ensure_eq!(
+            (process.stats().handled, process.stats().failed),
+            (5, 3),
+            "handled and failed"
+        );
+        process.settled(cx, &group).await?;
         process.stop(cx).await
     })
     .await

@@ -17,7 +17,7 @@ use super::{
     event::standing_for,
     in_each,
     log::Log,
-    process::{group_of, quick, stop_all},
+    process::{LONG, group_of, quick, stop_all},
 };
 use crate::{
     case::{Case, CaseResult, case, ensure_eq},
@@ -25,7 +25,7 @@ use crate::{
     mutation::Mutation::{
         ForgetIdempotencyKey, MarkForgotten, OperationOutlivesEnd, ParkFreesOperation, SkipDedupe,
     },
-    wait::elapse,
+    wait::{elapse, eventually},
 };
 
 pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
@@ -46,6 +46,11 @@ pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
         )
         .catching(&[ParkFreesOperation, ForgetIdempotencyKey]),
         case!(
+            should_have_one_effect_when_an_operation_comes_twice_at_once,
+            "two messages of one operation that are in work at once have one effect"
+        )
+        .catching(&[ForgetIdempotencyKey]),
+        case!(
             should_run_when_its_operation_has_died,
             "an operation whose first message died is done by the next one"
         )
@@ -64,7 +69,7 @@ async fn should_have_one_effect_when_an_id_comes_often<F: Both>(cx: &Cx<F>) -> C
             });
             processes.push(
                 cx.process(label, form)
-                    .with(cx.consumer(form).on(handler))
+                    .with(cx.consumer(form).visibility(LONG).on(handler))
                     .start()
                     .await?,
             );
@@ -149,6 +154,33 @@ async fn should_wait_and_not_run_when_its_operation_is_parked_and_succeeds<F: Bo
             .await?;
         log.each_once(cx, 1).await?;
         process.settled(cx, &group).await?;
+        process.stop(cx).await
+    })
+    .await
+}
+
+async fn should_have_one_effect_when_an_operation_comes_twice_at_once<F: Both>(cx: &Cx<F>) -> CaseResult {
+    in_each(&STORED, async |form| {
+        let (log, books, group) = (Log::new(cx), cx.books().await?, group_of(form));
+        let handler = log.handler_after::<F, _, _>(form, |_, _| async {
+            elapse(Duration::from_millis(300)).await;
+            Ok(())
+        });
+        let process = cx
+            .process("one", form)
+            .with(cx.consumer(form).on(handler))
+            .start()
+            .await?;
+        let messages = [1, 2, 3].map(|n| standing_for(cx.work(n, ""), "payment"));
+        process.send(&messages).await?;
+        log.wait_for(cx, 1).await?;
+        process.settled(cx, &group).await?;
+        eventually(cx.patience(), "nothing waits", async || {
+            let stats = books.stats(&group).await?;
+            Ok((stats.parked + stats.running == 0).then_some(()))
+        })
+        .await?;
+        ensure_eq!(log.done(cx).await?.len(), 1, "effects");
         process.stop(cx).await
     })
     .await

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Both, FORMS, in_each, log::Log, process::group_of};
+use super::{
+    Both, FORMS, in_each,
+    log::Log,
+    process::{LONG, group_of},
+};
 use crate::{
     case::{Case, CaseResult, Flag, case, ensure, ensure_eq},
     cx::Cx,
@@ -197,7 +201,8 @@ async fn should_let_a_quick_topic_go_on_when_another_of_the_group_has_much_to_do
                     cx,
                 )
             })
-            .concurrency(1);
+            .concurrency(1)
+            .visibility(LONG);
         let process = cx.process("one", form).with(consumer).start().await?;
         process.send(&cx.works(200, &[""])).await?;
         busy.wait_for_calls(cx, 1).await?;

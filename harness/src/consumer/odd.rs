@@ -17,32 +17,42 @@ use headless_abstractions::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-/// A transport whose subscribers fail to resume some times, or whose messages come malformed.
+/// A transport whose calls fail some times, or whose messages come malformed.
 #[derive(Clone, Debug)]
 pub(super) struct OddTransport {
     inner: Arc<dyn Transport>,
-    pub(super) failing_resumes: Arc<AtomicU32>,
-    malformed: bool,
+    faults: Faults,
+}
+
+/// What is odd, as a case may still change it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Faults {
+    /// So many calls fail.
+    pub(super) resumes: Arc<AtomicU32>,
+    /// So many calls fail, in a way that passes.
+    pub(super) receives: Arc<AtomicU32>,
+    /// So many calls fail, in a way that needs another subscription.
+    pub(super) broken_receives: Arc<AtomicU32>,
+    /// So many settlements fail.
+    pub(super) settles: Arc<AtomicU32>,
+    /// Whether every delivery has something wrong with its envelope.
+    pub(super) malformed: bool,
 }
 
 impl OddTransport {
-    /// The next so many resumes fail.
-    pub(super) fn failing_to_resume(inner: Arc<dyn Transport>, times: u32) -> Self {
-        Self {
-            inner,
-            failing_resumes: Arc::new(AtomicU32::new(times)),
-            malformed: false,
-        }
+    pub(super) fn new(inner: Arc<dyn Transport>, faults: Faults) -> Self {
+        Self { inner, faults }
     }
+}
 
-    /// Every delivery has something wrong with its envelope.
-    pub(super) fn malforming(inner: Arc<dyn Transport>) -> Self {
-        Self {
-            inner,
-            failing_resumes: Arc::default(),
-            malformed: true,
-        }
-    }
+/// Whether this call is one of those that fail.
+fn fails(left: &AtomicU32) -> bool {
+    left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1))
+        .is_ok()
+}
+
+fn unavailable() -> Error {
+    Error::new(ErrorKind::Unavailable, "the broker does not answer")
 }
 
 #[async_trait]
@@ -62,7 +72,7 @@ impl Transport for OddTransport {
     async fn subscribe(&self, to: &Subscription) -> Result<Box<dyn Subscriber>> {
         Ok(Box::new(OddSubscriber {
             inner: self.inner.subscribe(to).await?,
-            odd: self.clone(),
+            faults: self.faults.clone(),
         }))
     }
 
@@ -86,14 +96,20 @@ impl Transport for OddTransport {
 #[derive(Debug)]
 struct OddSubscriber {
     inner: Box<dyn Subscriber>,
-    odd: OddTransport,
+    faults: Faults,
 }
 
 #[async_trait]
 impl Subscriber for OddSubscriber {
     async fn receive(&self, max: usize, wait: Duration) -> Result<Received> {
+        if fails(&self.faults.receives) {
+            return Err(unavailable());
+        }
+        if fails(&self.faults.broken_receives) {
+            return Err(Error::new(ErrorKind::Closed, "the broker has closed the channel"));
+        }
         let mut received = self.inner.receive(max, wait).await?;
-        if self.odd.malformed {
+        if self.faults.malformed {
             for delivery in &mut received.deliveries {
                 delivery.malformed = Some(Error::invalid("hl-tenant is 300 bytes, the limit is 256"));
             }
@@ -102,6 +118,9 @@ impl Subscriber for OddSubscriber {
     }
 
     async fn settle(&self, batch: &[Settlement]) -> Vec<Result<()>> {
+        if fails(&self.faults.settles) {
+            return batch.iter().map(|_| Err(unavailable())).collect();
+        }
         self.inner.settle(batch).await
     }
 
@@ -114,14 +133,10 @@ impl Subscriber for OddSubscriber {
     }
 
     async fn resume(&self) -> Result<()> {
-        let fails = self
-            .odd
-            .failing_resumes
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
-        match fails {
-            Ok(_) => Err(Error::new(ErrorKind::Unavailable, "the broker does not answer")),
-            Err(_) => self.inner.resume().await,
+        if fails(&self.faults.resumes) {
+            return Err(unavailable());
         }
+        self.inner.resume().await
     }
 
     async fn close(&self) -> Result<()> {

@@ -2,18 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use headless_abstractions::{GroupName, Message, Result, Transport};
-use headless_core::{Backoff, Environment, Event, Retry, SeededRandom, Spawner, State, SystemClock};
+use chrono::{DateTime, Utc};
+use headless_abstractions::{Clock, GroupName, Message, Result, Transport};
+use headless_core::{Backoff, Environment, Event, Retry, SeededRandom, Spawner, State};
 use headless_messaging::{
     CircuitBreaker, Consumer, ConsumerHandle, ConsumerStats, Inbox, Messaging, Ordered, PauseReason, Plan,
 };
 
-use super::{Both, event::Work};
+use super::{
+    Both,
+    event::Work,
+    odd::{Faults, OddTransport},
+};
 use crate::{
     case::{CaseResult, ensure},
     cx::{Cx, group},
     fixture::{StoreFixture, StoreNode, TransportFixture, TransportNode},
-    wait::eventually,
+    wait::{Stopwatch, eventually},
 };
 
 type Change = Box<dyn FnOnce(&mut Plan)>;
@@ -75,6 +80,9 @@ fn group_name(form: Inbox) -> String {
     format!("billing-{}", format!("{form:?}").to_lowercase())
 }
 
+/// A visibility time that no case outlasts: for those that keep deliveries queued, which not every transport extends.
+pub(super) const LONG: Duration = Duration::from_mins(10);
+
 /// Three rounds of one attempt, a moment apart.
 pub(super) const fn quick() -> Retry {
     let moment = Duration::from_millis(50);
@@ -97,6 +105,16 @@ impl<F: Both> Setup<'_, F> {
         self
     }
 
+    /// Over a transport that is odd in this way.
+    pub(super) fn with_faults(self, faults: Faults) -> Self {
+        self.changed(|plan| {
+            plan.transport = plan
+                .transport
+                .take()
+                .map(|inner| Arc::new(OddTransport::new(inner, faults)) as Arc<dyn Transport>);
+        })
+    }
+
     /// With a plan that is changed so at the end.
     pub(super) fn changed(mut self, change: impl FnOnce(&mut Plan) + 'static) -> Self {
         self.changes.push(Box::new(change));
@@ -110,7 +128,7 @@ impl<F: Both> Setup<'_, F> {
         #[expect(clippy::cast_possible_truncation, reason = "the low half tells ids apart")]
         let seed = self.cx.id().as_uuid().as_u128() as u64;
         let environment = Environment::new(
-            Arc::new(SystemClock::new()),
+            Arc::new(CaseClock::new(self.cx)),
             Arc::new(SeededRandom::new(seed)),
             Spawner::current(),
             self.label,
@@ -136,6 +154,32 @@ impl<F: Both> Setup<'_, F> {
             store,
             environment,
         })
+    }
+}
+
+/// The clock of a case: all its processes tell the same time, in paused time too.
+#[derive(Debug)]
+struct CaseClock {
+    began: DateTime<Utc>,
+    watch: Stopwatch,
+}
+
+impl CaseClock {
+    fn new<F>(cx: &Cx<F>) -> Self {
+        Self {
+            began: cx.now(),
+            watch: Stopwatch::start(),
+        }
+    }
+}
+
+impl Clock for CaseClock {
+    fn now(&self) -> DateTime<Utc> {
+        Message::microseconds(self.began + self.watch.elapsed())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.watch.elapsed()
     }
 }
 

@@ -1,10 +1,10 @@
 //! Pausing and resuming by hand.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use headless_messaging::PauseReason;
 
-use super::{Both, FORMS, in_each, log::Log, odd::OddTransport, process::group_of};
+use super::{Both, FORMS, in_each, log::Log, odd::Faults, process::group_of};
 use crate::{
     case::{Case, CaseResult, case, ensure, ensure_eq},
     cx::Cx,
@@ -86,19 +86,12 @@ async fn should_stay_paused_when_started_so<F: Both>(cx: &Cx<F>) -> CaseResult {
 
 async fn should_report_and_try_again_when_a_resume_fails<F: Both>(cx: &Cx<F>) -> CaseResult {
     in_each(&FORMS, async |form| {
-        let log = Log::new(cx);
-        let slot = Arc::new(std::sync::OnceLock::new());
-        let filled = slot.clone();
+        let (log, faults) = (Log::new(cx), Faults::default());
+        faults.resumes.store(2, Ordering::Release);
         let process = cx
             .process("one", form)
             .with(cx.consumer(form).on(log.handler::<F>(form)).start_paused())
-            .changed(move |plan| {
-                plan.transport = plan.transport.take().map(|inner| {
-                    let odd = OddTransport::failing_to_resume(inner, 2);
-                    let _ = filled.set(odd.failing_resumes.clone());
-                    Arc::new(odd) as Arc<_>
-                });
-            })
+            .with_faults(faults.clone())
             .start()
             .await?;
         process.send(&cx.works(5, &[""])).await?;
@@ -114,11 +107,7 @@ async fn should_report_and_try_again_when_a_resume_fails<F: Both>(cx: &Cx<F>) ->
             Ok((!process.consumer().subscriptions()[0].circuit_open).then_some(()))
         })
         .await?;
-        ensure_eq!(
-            slot.get().map(|left| left.load(Ordering::Acquire)),
-            Some(0),
-            "failing resumes left"
-        );
+        ensure_eq!(faults.resumes.load(Ordering::Acquire), 0, "failing resumes left");
         process.stop(cx).await
     })
     .await

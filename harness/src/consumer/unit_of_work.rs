@@ -192,6 +192,7 @@ async fn should_refuse_a_second_unit_of_work_when_one_was_begun<F: Both>(cx: &Cx
     let causes: Vec<_> = letters[0].failures.iter().map(|failure| failure.cause).collect();
     ensure_eq!(causes, [FailureCause::Permanent], "causes");
     let said = &letters[0].failures[0].message;
+    ensure_eq!(process.stats().failed, 1, "failed attempts");
     ensure!(
         said.contains("second unit of work"),
         "the failure does not say what is wrong: {said}"
@@ -432,11 +433,14 @@ async fn should_mark_afterwards_when_a_handler_begins_no_unit_of_work<F: Both>(c
     let message = cx.work(1, "");
     process.send(std::slice::from_ref(&message)).await?;
     log.wait_for_calls(cx, 1).await?;
-    let early = books.entry(&group, message.id).await?;
-    ensure!(
-        early.is_none(),
-        "a first delivery was written down before its handler ended: {early:?}"
-    );
+    // A transport that cannot tell first deliveries has each of them admitted.
+    if process.driver().info().capabilities.delivery_count {
+        let early = books.entry(&group, message.id).await?;
+        ensure!(
+            early.is_none(),
+            "a first delivery was written down before its handler ended: {early:?}"
+        );
+    }
     open.store(true, Ordering::Release);
     books
         .becomes(cx, &group, message.id, InboxState::Processed)
