@@ -1,10 +1,15 @@
 //! Draining, and starting again.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use headless_messaging::Inbox;
 
-use super::{Both, FORMS, STORED, in_each, log::Log, process::group_of};
+use super::{
+    Both, FORMS, STORED, in_each,
+    log::Log,
+    odd::Faults,
+    process::{LONG, group_of},
+};
 use crate::{
     case::{Case, CaseResult, Flag, case, ensure, ensure_eq},
     cx::Cx,
@@ -60,6 +65,11 @@ pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
             "a handler that has succeeded is settled, whatever its neighbours do"
         )
         .catching(&[LoseAck]),
+        case!(
+            should_stop_in_time_when_the_broker_settles_nothing,
+            "a broker that does not answer keeps no process from stopping"
+        )
+        .catching(&[DropDelivery]),
         case!(
             should_end_its_tasks_when_dropped_without_a_stop,
             "a process that is dropped gives back its deliveries as a crash would"
@@ -334,6 +344,37 @@ async fn should_settle_what_has_ended_when_another_handler_overruns_the_deadline
         log.each_once(cx, 6).await?;
         next.settled(cx, &group_of(form)).await?;
         ensure_eq!(next.stats().received, 1, "deliveries after the stop");
+        next.stop(cx).await
+    })
+    .await
+}
+
+async fn should_stop_in_time_when_the_broker_settles_nothing<F: Both>(cx: &Cx<F>) -> CaseResult {
+    in_each(&FORMS, async |form| {
+        let (log, faults) = (Log::new(cx), Faults::default());
+        faults.settles.store(u32::MAX, Ordering::Release);
+        let process = cx
+            .process("one", form)
+            .with(cx.consumer(form).on(log.handler::<F>(form)).visibility(LONG))
+            .with_faults(faults)
+            .start()
+            .await?;
+        process.send(&cx.works(3, &[""])).await?;
+        log.each_once(cx, 3).await?;
+        let watch = Stopwatch::start();
+        process.stop_within(Duration::from_millis(500)).await?;
+        let took = watch.elapsed();
+        ensure!(took < Duration::from_secs(3), "the stop took {took:?}");
+        // What could not be settled comes back, and is recognised where there is a record.
+        let next = cx
+            .process("two", form)
+            .with(cx.consumer(form).on(log.handler::<F>(form)))
+            .start()
+            .await?;
+        next.settled(cx, &group_of(form)).await?;
+        if form != Inbox::Off {
+            log.each_once(cx, 3).await?;
+        }
         next.stop(cx).await
     })
     .await

@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Notify;
@@ -39,10 +36,15 @@ impl fmt::Display for PauseReason {
 /// The reasons for which a subscription is paused.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
-    reasons: Mutex<BTreeSet<PauseReason>>,
-    /// How many messages wait for room in the park.
-    without_room: AtomicUsize,
+    state: Mutex<State>,
     changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    reasons: BTreeSet<PauseReason>,
+    /// How many messages wait for room in the park: as long as there is one, the backlog is a reason.
+    without_room: usize,
 }
 
 /// A message that waits for room in the park. The subscription is paused for its backlog until the last of them is
@@ -52,40 +54,37 @@ pub(crate) struct WithoutRoom<'a>(&'a Pauses);
 
 impl Drop for WithoutRoom<'_> {
     fn drop(&mut self) {
-        if self.0.without_room.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.remove(PauseReason::Backlog);
-        }
+        self.0.change(|state| {
+            state.without_room -= 1;
+            state.without_room == 0 && state.reasons.remove(&PauseReason::Backlog)
+        });
     }
 }
 
 impl Pauses {
     pub(crate) fn insert(&self, reason: PauseReason) {
-        self.change(|reasons| reasons.insert(reason));
+        self.change(|state| state.reasons.insert(reason));
     }
 
     pub(crate) fn remove(&self, reason: PauseReason) {
-        self.change(|reasons| reasons.remove(&reason));
+        self.change(|state| state.reasons.remove(&reason));
     }
 
     /// Pauses for as long as a message waits for room in the park.
     pub(crate) fn without_room(&self) -> WithoutRoom<'_> {
-        self.without_room.fetch_add(1, Ordering::AcqRel);
-        self.insert(PauseReason::Backlog);
+        self.change(|state| {
+            state.without_room += 1;
+            state.reasons.insert(PauseReason::Backlog)
+        });
         WithoutRoom(self)
     }
 
     pub(crate) fn reasons(&self) -> BTreeSet<PauseReason> {
-        self.reasons
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock().reasons.clone()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.reasons
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
+        self.lock().reasons.is_empty()
     }
 
     /// Whether nothing that is queued may be started. An open circuit holds its calls by itself.
@@ -107,9 +106,13 @@ impl Pauses {
         self.changed.notified().await;
     }
 
-    fn change(&self, f: impl FnOnce(&mut BTreeSet<PauseReason>) -> bool) {
-        if f(&mut self.reasons.lock().unwrap_or_else(PoisonError::into_inner)) {
+    fn change(&self, f: impl FnOnce(&mut State) -> bool) {
+        if f(&mut self.lock()) {
             self.changed.notify_one();
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -58,12 +58,13 @@ impl Session {
     }
 
     /// Settles until [`finish`](Self::finish) and nothing is pending, or until `over`: then what is pending comes
-    /// back with its deliveries.
+    /// back with its deliveries. Past the `deadline` of a shutdown a settlement that fails is not repeated.
     pub(crate) async fn run(
         self: Arc<Self>,
         group: GroupName,
         environment: Environment,
         over: CancellationToken,
+        deadline: CancellationToken,
     ) {
         let mut failures = 0;
         loop {
@@ -109,6 +110,7 @@ impl Session {
             tokio::select! {
                 biased;
                 () = over.cancelled() => return,
+                () = deadline.cancelled() => return,
                 () = tokio::time::sleep(delay) => {}
             }
         }

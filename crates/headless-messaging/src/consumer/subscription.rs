@@ -139,9 +139,12 @@ impl SubscriptionTask {
         let group = self.group.clone();
         let (name, environment) = (group.name.clone(), group.environment.clone());
         self.session_over = CancellationToken::new();
-        let settle = session
-            .clone()
-            .run(name.clone(), environment.clone(), self.session_over.clone());
+        let settle = session.clone().run(
+            name.clone(),
+            environment.clone(),
+            self.session_over.clone(),
+            group.cancelled.clone(),
+        );
         let settling = AbortOnDropHandle::new(environment.spawner.work(settle));
         let extends = group.transport.info().capabilities.extend && !self.topic.order.is_ordered();
         let _extending = extends.then(|| {
