@@ -44,7 +44,7 @@ pub enum Inbox {
     /// The message is admitted before the handler and marked after it: at least once, never by two members at a time.
     Around,
     /// No record is kept and the consumer does not use the store: at least once, retries inline or by the transport,
-    /// dead letters on `<topic>.dead`.
+    /// dead letters on `<topic>.dead`, where the group `dead-letters` keeps them until somebody reads them.
     Off,
 }
 
@@ -282,15 +282,20 @@ impl Settings {
     /// What is wrong with the settings, each with the field and its limit.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
+        // Far beyond any use, and far below what arithmetic on times can hold.
+        let most = Duration::from_hours(365 * 24);
         let mut least = |field: &str, value: Duration, least: Duration| {
             if value < least {
                 problems.push(format!("{field} is {value:?}, the least is {least:?}"));
+            } else if value > most {
+                problems.push(format!("{field} is {value:?}, the most is {most:?}"));
             }
         };
         least("timeout", self.timeout, Duration::from_millis(1));
         least("lease", self.lease, Duration::from_millis(100));
         least("visibility", self.visibility, Duration::from_millis(100));
         least("park_poll", self.park_poll, Duration::from_millis(1));
+        least("unknown_type_delay", self.unknown_type_delay, Duration::ZERO);
         if self.concurrency == 0 {
             problems.push("concurrency is 0, the least is 1".to_owned());
         }

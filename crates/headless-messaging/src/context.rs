@@ -91,6 +91,12 @@ impl CallContext {
     }
 
     async fn begin<S: Store>(&self) -> Result<UnitOfWork<S::Tx>, HandlerError> {
+        let type_name = std::any::type_name::<S>();
+        let Some(store) = self.state.get::<S>() else {
+            return Err(self.misconfigured(format!(
+                "begin::<{type_name}>: no such store is registered, add .store(..)"
+            )));
+        };
         if self.form != Inbox::Transactional {
             return Err(Error::invalid(format!(
                 "begin needs Inbox::Transactional, and group {} has Inbox::{:?}: change one of them",
@@ -98,12 +104,6 @@ impl CallContext {
             ))
             .into());
         }
-        let type_name = std::any::type_name::<S>();
-        let Some(store) = self.state.get::<S>() else {
-            return Err(self.misconfigured(format!(
-                "begin::<{type_name}>: no such store is registered, add .store(..)"
-            )));
-        };
         if self.inbox_store != Some(store.store_id()) {
             return Err(self.misconfigured(format!(
                 "begin::<{type_name}>: group {} has its inbox in another store, so that the mark could not commit with the \

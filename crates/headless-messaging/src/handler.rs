@@ -1,10 +1,16 @@
 //! Handlers without their types: what the consumer's runtime calls.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use headless_abstractions::{Message, Result};
-use headless_core::{Codecs, Event, HandlerError, HandlerResult, decode};
+use headless_core::{Codecs, Event, HandlerError, HandlerResult, decode, panic_message};
 
 use crate::{BatchContext, Context};
 
@@ -46,9 +52,12 @@ impl Handler {
         F: Fn(M, Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
+        let handler = Arc::new(handler);
         let call = move |message: &Message, codecs: &Codecs, cx: Context| -> Result<Call> {
             let event = decoded::<M>(message, codecs)?;
-            Ok(Box::pin(handler(event, cx)))
+            let handler = handler.clone();
+            // The handler is called within the future, where a panic of its first part is caught as well.
+            Ok(Box::pin(async move { handler(event, cx).await }))
         };
         Self::of::<M>(HandlerKind::Single(Arc::new(call)))
     }
@@ -84,12 +93,14 @@ impl Handler {
         F: Fn(Vec<M>, BatchContext) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
+        let handler = Arc::new(handler);
         let call = move |messages: &[&Message], codecs: &Codecs, cx: BatchContext| {
             let mut events = Vec::with_capacity(messages.len());
             for (n, message) in messages.iter().enumerate() {
                 events.push(decoded::<M>(message, codecs).map_err(|error| (n, error))?);
             }
-            let call: Call = Box::pin(handler(events, cx));
+            let handler = handler.clone();
+            let call: Call = Box::pin(async move { handler(events, cx).await });
             Ok(call)
         };
         Self::of::<M>(HandlerKind::Batch {
@@ -119,5 +130,12 @@ impl fmt::Debug for Handler {
 }
 
 fn decoded<M: Event>(message: &Message, codecs: &Codecs) -> Result<M> {
-    decode(codecs.reader(message.content_type.as_ref())?, &message.payload)
+    let codec = codecs.reader(message.content_type.as_ref())?;
+    // The type's own `Deserialize` runs here: a panic in it says that this payload cannot be decoded, and nothing more.
+    catch_unwind(AssertUnwindSafe(|| decode(codec, &message.payload))).unwrap_or_else(|panic| {
+        let text = panic_message(&*panic);
+        Err(headless_abstractions::Error::invalid(format!(
+            "decoding the payload panicked: {text}"
+        )))
+    })
 }

@@ -288,13 +288,16 @@ impl Messaging {
     /// Gives back what this owner still holds, so that others need not wait for its leases.
     async fn release(&self) -> Result<()> {
         let Some(store) = &self.store else { return Ok(()) };
-        if let Some(outbox) = &store.outbox {
-            within(outbox.store.release_owner(self.environment.owner)).await?;
-        }
-        if let Some(inbox) = &store.inbox {
-            within(inbox.inbox.release_owner(self.environment.owner)).await?;
-        }
-        Ok(())
+        let owner = self.environment.owner;
+        let outbox = match &store.outbox {
+            Some(outbox) => within(outbox.store.release_owner(owner)).await.map(drop),
+            None => Ok(()),
+        };
+        let inbox = match &store.inbox {
+            Some(inbox) => within(inbox.inbox.release_owner(owner)).await.map(drop),
+            None => Ok(()),
+        };
+        outbox.and(inbox)
     }
 }
 

@@ -16,6 +16,9 @@ use crate::{
     handler::{Handler, HandlerKind},
 };
 
+/// The group that keeps what is published on the dead topic of a consumer without a store until somebody reads it.
+pub(crate) const DEAD_LETTERS: &str = "dead-letters";
+
 /// What a process is to do with messages: its store, transport, topics and consumers.
 ///
 /// Nothing is checked until [`Messaging::start`](crate::Messaging::start), which reports all problems at once.
@@ -137,6 +140,9 @@ impl Plan {
                     .or_insert_with(|| TopicSpec::new(topic.clone(), TopicOrder::Unordered));
                 if group.form == Inbox::Off {
                     let dead = topic.dead();
+                    if let Some(keeper) = problems.note("dead letters", GroupName::parse(DEAD_LETTERS)) {
+                        topology.groups.push(GroupSpec::new(keeper, dead.clone()));
+                    }
                     specs
                         .entry(dead.clone())
                         .or_insert_with(|| TopicSpec::new(dead, TopicOrder::Unordered));

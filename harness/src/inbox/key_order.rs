@@ -180,7 +180,9 @@ async fn should_have_one_owner_when_the_limit_cuts_a_run<F: StoreFixture>(cx: &C
         other.claim(10).await?.is_empty(),
         "a row was handed out while an earlier one runs"
     );
-    let first = worker.mark(&keyed(1, "a"), hold_of(worker.owner, &rows[0])).await?;
+    let first = worker
+        .mark(&keyed(1, "a"), hold_of(worker.owner, &rows[0]))
+        .await?;
     ensure_eq!(first, Marked::Now, "the first");
     ensure_eq!(second().await?, Marked::Now, "the second after the first");
     ensure_eq!(

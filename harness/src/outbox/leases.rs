@@ -116,7 +116,11 @@ async fn should_come_back_when_the_lease_has_ended<F: StoreFixture>(cx: &Cx<F>) 
         first[0].claim.epoch
     );
     ensure_eq!(again[0].message, message(1), "the message of the second claim");
-    ensure_eq!(again[0].attempts, 0, "the attempts: what ended with its lease is not one");
+    ensure_eq!(
+        again[0].attempts,
+        0,
+        "the attempts: what ended with its lease is not one"
+    );
     Ok(())
 }
 

@@ -155,7 +155,8 @@ impl<'a> Batch<'a> {
             if going.is_empty() {
                 return;
             }
-            let Some(pass) = self.topic.pass_circuit(self.group, &mut permit).await else {
+            let revoked = self.entries[going[0]].item.revoked.clone();
+            let Some(pass) = self.topic.pass_circuit(self.group, &mut permit, &revoked).await else {
                 return self.all_alone();
             };
             let Some((call, cx)) = self.call(&going) else {
@@ -292,7 +293,12 @@ impl<'a> Batch<'a> {
             }
             let key = entry.item.arrival.key.clone();
             if key.as_ref().is_some_and(|key| stopped.contains(key)) {
-                // Its key waits for a message that was given up undone.
+                // Its key waits for a message that was given up undone; what is held of it was not tried.
+                if let Some(store) = &self.group.store {
+                    Process::new(self.group, self.topic, entry.item, None)
+                        .give_back(store)
+                        .await;
+                }
                 ends.push(End::Unsettled);
                 continue;
             }

@@ -112,20 +112,20 @@ impl<'a> Process<'a> {
     }
 
     async fn step(&mut self, store: &InboxParts) -> Stoppable<Step> {
+        if self.item.must_admit
+            && let Some(step) = self.admit(store).await?
+        {
+            return Ok(step);
+        }
         if self.is_expired() {
             if self.item.hold == Hold::Absent {
-                // Nothing is known of it, and what has expired stays expired: its delivery alone is settled.
+                // A first delivery: nothing is stored of it, and what has expired stays expired.
                 self.group
                     .counters
                     .expired(&self.group.name, &self.item.message.topic, 1);
                 return Ok(Step::End(End::Finished));
             }
             return self.discard(store, true).await;
-        }
-        if self.item.must_admit
-            && let Some(step) = self.admit(store).await?
-        {
-            return Ok(step);
         }
         if std::mem::take(&mut self.item.follows_parked) {
             return self.park_behind(store).await;
@@ -152,9 +152,14 @@ impl<'a> Process<'a> {
     async fn admit(&mut self, store: &InboxParts) -> Stoppable<Option<Step>> {
         let (owner, lease) = (self.group.environment.owner, self.group.settings.lease);
         let arrivals = [self.group.asked(self.topic, &self.item.arrival)];
-        let asked_at = self.group.environment.clock.monotonic();
-        let answers = self
-            .insist("admit", || store.inbox.admit(owner, lease, &arrivals))
+        let clock = &self.group.environment.clock;
+        let (answers, asked_at) = self
+            .insist("admit", || async {
+                // Of the try that succeeds: the lease is counted from no earlier one.
+                let asked_at = clock.monotonic();
+                let answers = store.inbox.admit(owner, lease, &arrivals).await?;
+                Ok((answers, asked_at))
+            })
             .await?;
         Ok(match answers.first() {
             Some(&Admission::Run { epoch, rounds }) => {
@@ -248,7 +253,10 @@ impl<'a> Process<'a> {
     }
 
     pub(super) async fn attempt(&mut self, handler: &Handler, inline: u32) -> Stoppable<CallEnd> {
-        let Some(pass) = self.topic.pass_circuit(self.group, &mut self.permit).await else {
+        let passed = self
+            .topic
+            .pass_circuit(self.group, &mut self.permit, &self.item.revoked);
+        let Some(pass) = passed.await else {
             return Err(Stopped);
         };
         if self.group.cancelled.is_cancelled() {
@@ -315,7 +323,8 @@ impl<'a> Process<'a> {
             Marked::Now => Ok(Step::Again),
             Marked::Already(state) => Ok(Step::End(self.settled_before(state))),
             Marked::Busy { lease_left } => {
-                self.item.must_admit = !self.item.from_park;
+                // To ask for admission again would be to wait for the hold that is renewed here.
+                self.item.must_admit = self.item.hold == Hold::Absent;
                 self.hold_off(lease_left).await?;
                 Ok(Step::Again)
             }
@@ -547,7 +556,7 @@ impl<'a> Process<'a> {
 
     /// Ends the hold on a message that was given up undone, so that others need not wait for its lease. The round is
     /// given back, unless a call of it was ended by the deadline: that was an attempt.
-    async fn give_back(&mut self, store: &InboxParts) {
+    pub(super) async fn give_back(&mut self, store: &InboxParts) {
         let Hold::Running { owner, epoch } = self.item.hold else {
             return;
         };
@@ -577,12 +586,22 @@ fn is_known(failures: &[Failure], failure: &Failure) -> bool {
 
 impl Topic {
     /// Waits for the circuit without holding a permit: whoever is the probe needs one.
-    pub(super) async fn pass_circuit(&self, group: &Group, permit: &mut Option<Permit>) -> Option<Pass> {
+    /// `None` when the group stops, or `revoked` says that the message has gone to another member.
+    pub(super) async fn pass_circuit(
+        &self,
+        group: &Group,
+        permit: &mut Option<Permit>,
+        revoked: &CancellationToken,
+    ) -> Option<Pass> {
         if let Some(pass) = self.circuit.try_pass() {
             return Some(pass);
         }
         *permit = None;
-        let pass = self.circuit.pass(&group.stopping).await?;
+        let pass = tokio::select! {
+            biased;
+            () = revoked.cancelled() => None,
+            pass = self.circuit.pass(&group.stopping) => pass,
+        }?;
         *permit = group.permits.acquire().await;
         Some(pass)
     }

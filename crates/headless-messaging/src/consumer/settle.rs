@@ -86,7 +86,8 @@ impl Session {
                 answers = self.subscriber.settle(&batch) => answers,
                 () = over.cancelled() => return,
             };
-            let mut again = Vec::new();
+            // What a broken driver did not answer for is asked for again.
+            let mut again: Vec<_> = batch.iter().skip(answers.len()).copied().collect();
             for (settlement, answer) in batch.into_iter().zip(answers) {
                 let Err(error) = answer else { continue };
                 if error.is_retryable() {

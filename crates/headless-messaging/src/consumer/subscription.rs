@@ -164,7 +164,17 @@ impl SubscriptionTask {
         }
         self.partitions.clear();
         session.finish();
-        if settling.await.is_err() {
+        let mut settling = settling;
+        let settled = tokio::select! {
+            biased;
+            ended = &mut settling => ended,
+            () = group.cancelled.cancelled() => {
+                // The broker does not answer: what is not settled comes back and is recognised.
+                self.session_over.cancel();
+                settling.await
+            }
+        };
+        if settled.is_err() {
             tracing::error!(group = %group.name, "the settling task panicked; what was not settled comes back");
         }
         if let Err(error) = session.subscriber.close().await {
@@ -569,7 +579,7 @@ impl SubscriptionTask {
             Ok(ran) => ran,
             Err(error) => {
                 // Handlers' panics are caught where they are called: this one is ours. Its lane stays blocked and its
-                // delivery unsettled, so that nothing overtakes it, until the session is made anew.
+                // delivery unsettled until this process ends, so that nothing overtakes it.
                 tracing::error!(group = %self.group.name, topic = %self.topic.name, %error, "a task of the consumer ended badly");
                 return;
             }
@@ -595,7 +605,7 @@ impl SubscriptionTask {
 impl Gathering {
     fn due_at(&self) -> Duration {
         match self.handler.kind {
-            HandlerKind::Batch { wait, .. } => self.since + wait,
+            HandlerKind::Batch { wait, .. } => self.since.saturating_add(wait),
             HandlerKind::Single(_) => self.since,
         }
     }

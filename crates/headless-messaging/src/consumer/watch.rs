@@ -291,7 +291,7 @@ impl Watch {
 
     fn valid_until(&self, asked_at: Duration) -> Duration {
         // The margin covers the time between a check of the deadline and what is done because of it.
-        asked_at + self.0.lease - self.0.lease / 10
+        asked_at.saturating_add(self.0.lease - self.0.lease / 10)
     }
 
     fn now(&self) -> Duration {

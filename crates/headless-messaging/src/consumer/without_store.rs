@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use headless_abstractions::{Error, ErrorKind, Failure, FailureCause, Headers, Message, Redelivery};
+use headless_abstractions::{Error, ErrorKind, Failure, FailureCause, Headers, Message, Redelivery, Sent};
 use headless_core::Verdict;
 
 use crate::consumer::{
@@ -116,13 +116,19 @@ async fn send_dead(process: &mut Process<'_>) -> Stoppable<End> {
     let transport = &process.group.transport;
     process
         .insist("send to the dead topic", || async {
-            let answer = transport.send(&letter).await.pop();
-            answer.unwrap_or_else(|| {
-                Err(Error::new(
+            match transport.send(&letter).await.pop() {
+                Some(Ok(Sent::Accepted)) => Ok(()),
+                // To acknowledge the message now would be to lose it.
+                Some(Ok(Sent::Unrouted)) => Err(Error::new(
+                    ErrorKind::NotFound,
+                    "the dead topic has no group that would keep the message: declare one",
+                )),
+                Some(Err(error)) => Err(error),
+                None => Err(Error::new(
                     ErrorKind::Internal,
                     "the transport answered a send with nothing",
-                ))
-            })
+                )),
+            }
         })
         .await?;
     process
