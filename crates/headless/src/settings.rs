@@ -139,7 +139,7 @@ settings! {
     "relay.batch", relay_batch: usize = 100;
     /// How long claimed messages are held without renewal.
     "relay.lease", relay_lease: Duration = Duration::from_secs(30);
-    /// The longest time between two looks into the outbox, for wake-ups that were lost.
+    /// The longest time between two looks into the outbox, for wake-ups that were lost, where the store has no pulse to look.
     "relay.poll", relay_poll: Duration = Duration::from_secs(1), development Duration::from_millis(200);
     /// How often a message that the transport refuses is tried before it becomes a dead letter.
     "relay.attempts", relay_attempts: u32 = 5;
