@@ -8,6 +8,7 @@
 
 mod consumer;
 mod context;
+mod dead_letters;
 mod handler;
 mod maintenance;
 mod messaging;
@@ -22,6 +23,7 @@ pub use consumer::{
     CircuitBreaker, Consumer, ConsumerHandle, ConsumerStats, Inbox, PauseReason, SubscriptionStatus,
 };
 pub use context::{Attempt, BatchContext, Context};
+pub use dead_letters::{DeadLetters, RedriveMatching};
 pub use maintenance::{PulseConfig, PurgeConfig, spawn_pulse, spawn_purge};
 pub use messaging::Messaging;
 pub use outgoing::{Outgoing, OutgoingLimits};

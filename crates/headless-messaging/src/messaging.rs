@@ -7,7 +7,7 @@ use headless_core::{Environment, State, TaskSpec};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    ConsumerHandle, Outgoing, Plan, Publisher, Relay,
+    ConsumerHandle, DeadLetters, Outgoing, Plan, Publisher, Relay,
     consumer::{Group, GroupParts, SubscriptionTask, pick_up},
     maintenance::{spawn_pulse, spawn_purge},
     plan::Checked,
@@ -202,6 +202,13 @@ impl Messaging {
     #[must_use]
     pub fn consumers(&self) -> &[ConsumerHandle] {
         &self.consumers
+    }
+
+    /// The dead letters, where there is a store that keeps them.
+    #[must_use]
+    pub fn dead_letters(&self) -> Option<DeadLetters> {
+        let inbox = self.store.as_ref()?.inbox.clone()?;
+        Some(DeadLetters::new(inbox, self.environment.clone()))
     }
 
     /// Stops intake, lets handlers run until `timeout` has passed, then ends them; awaits rollbacks, settles what has

@@ -1,5 +1,7 @@
 //! Defects of the consumer that a review found, each with the case that shows it.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use headless_abstractions::{

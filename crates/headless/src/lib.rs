@@ -25,9 +25,10 @@ mod settings;
 
 pub use builder::{Builder, Headless};
 pub use headless_abstractions::{
-    ContentType, CorrelationId, DeadLetterStats, Error, ErrorKind, Failure, FailureCause, GroupName,
-    HeaderName, HeaderValue, Headers, IdempotencyKey, Message, MessageId, MessageType, Origin, ParkLimits,
-    PartitionKey, Priority, Redelivery, Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext,
+    ContentType, CorrelationId, Cursor, DeadId, DeadLetter, DeadLetterFilter, DeadLetterStats, Error,
+    ErrorKind, Failure, FailureCause, GroupName, HeaderName, HeaderValue, Headers, IdempotencyKey, Message,
+    MessageId, MessageType, Origin, Page, ParkLimits, PartitionKey, Priority, Redelivery, Redrive, Redriven,
+    Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext,
 };
 pub use headless_core::{
     Backoff, Codec, Codecs, Environment, Event, HandlerError, HandlerResult, Json, MessagePack, Raw,
@@ -37,9 +38,9 @@ pub use headless_core::{
 #[cfg(feature = "memory")]
 pub use headless_memory::{Memory, MemoryConfig, MemoryTx};
 pub use headless_messaging::{
-    Attempt, BatchContext, CircuitBreaker, Consumer, ConsumerHandle, ConsumerStats, Context, Inbox,
-    MessageBuilder, Ordered, PauseReason, PublishExt, PublishOutcome, Published, Publisher, RelayStatus,
-    SubscriptionStatus,
+    Attempt, BatchContext, CircuitBreaker, Consumer, ConsumerHandle, ConsumerStats, Context, DeadLetters,
+    Inbox, MessageBuilder, Ordered, PauseReason, PublishExt, PublishOutcome, Published, Publisher,
+    RedriveMatching, RelayStatus, SubscriptionStatus,
 };
 pub use preset::Preset;
 pub use providers::{AnyStore, AnyTransport, Connected, ProviderUrl, Providers};

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use headless_abstractions::{Error, ErrorKind, Result, Store, StoreParts, StoreTx, Transport};
 use headless_core::{ControlRuntime, Environment, State, UnitOfWork};
-use headless_messaging::{ConsumerHandle, Messaging, Publisher};
+use headless_messaging::{ConsumerHandle, DeadLetters, Messaging, Publisher};
 
 use crate::Setting;
 
@@ -134,6 +134,12 @@ impl Runtime {
     #[must_use]
     pub fn consumers(&self) -> &[ConsumerHandle] {
         self.messaging.consumers()
+    }
+
+    /// The dead letters, to list, redrive and discard; `None` without a store that keeps them.
+    #[must_use]
+    pub fn dead_letters(&self) -> Option<DeadLetters> {
+        self.messaging.dead_letters()
     }
 
     /// Every setting as it is in effect, and where it came from. Endpoints are shown without secrets.
