@@ -192,7 +192,8 @@ pub trait InboxStore: Debug + Send + Sync + 'static {
     /// Holds running rows, admitted or claimed from the park, for another `lease` from now.
     ///
     /// Touches only rows that `owner` holds with the named epoch, and says which it did not find. A row whose lease
-    /// has ended but that nobody has taken since is held again.
+    /// has ended but that nobody has taken since is held again. It never waits for a row that an open unit of work
+    /// holds, and counts it as held: one long transaction must not starve the other renewals.
     ///
     /// # Errors
     /// `Invalid` for a lease of zero; `Unavailable`, `Timeout`, `Denied`, `Closed`.
