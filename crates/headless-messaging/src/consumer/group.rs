@@ -19,7 +19,7 @@ use crate::{
         breaker::{Circuit, Pass},
         counters::Counters,
         pauses::Pauses,
-        permits::Permits,
+        permits::{Permit, Permits},
         watch::Watch,
     },
     handler::Handler,
@@ -178,6 +178,27 @@ impl Topic {
                 .find(|handler| handler.message_type == name.as_str())
                 .cloned(),
         }
+    }
+
+    /// Waits for the circuit without holding a permit: whoever is the probe needs one.
+    /// `None` when the group stops, or `revoked` says that the message has gone to another member.
+    pub(super) async fn pass_circuit(
+        &self,
+        group: &Group,
+        permit: &mut Option<Permit>,
+        revoked: &CancellationToken,
+    ) -> Option<Pass> {
+        if let Some(pass) = self.circuit.try_pass() {
+            return Some(pass);
+        }
+        *permit = None;
+        let pass = tokio::select! {
+            biased;
+            () = revoked.cancelled() => None,
+            pass = self.circuit.pass(&group.stopping) => pass,
+        }?;
+        *permit = group.permits.acquire().await;
+        Some(pass)
     }
 
     /// Tells the circuit how a call ended.

@@ -6,22 +6,20 @@ use headless_abstractions::{
     Admission, AttemptUse, Bury, Claim, Failure, FailureCause, Hold, InboxParts, InboxState, Marked, Park,
     Parked, Result,
 };
-use headless_core::{Backoff, Verdict, WorkSlot};
+use headless_core::{Backoff, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BatchContext, Context, Inbox,
     consumer::{
-        Deadline,
         attempt::{CallEnd, Failed, make_call},
-        breaker::Pass,
+        call::decode_call,
         group::{Group, Topic},
         item::{End, Item},
         permits::Permit,
         watch::HoldGuard,
     },
     context::{Attempt, CallContext},
-    handler::{Call, Handler, HandlerKind},
+    handler::Handler,
     plant::planted,
 };
 
@@ -582,74 +580,4 @@ fn is_known(failures: &[Failure], failure: &Failure) -> bool {
     failures
         .iter()
         .any(|known| known.cause == failure.cause && known.message == failure.message)
-}
-
-impl Topic {
-    /// Waits for the circuit without holding a permit: whoever is the probe needs one.
-    /// `None` when the group stops, or `revoked` says that the message has gone to another member.
-    pub(super) async fn pass_circuit(
-        &self,
-        group: &Group,
-        permit: &mut Option<Permit>,
-        revoked: &CancellationToken,
-    ) -> Option<Pass> {
-        if let Some(pass) = self.circuit.try_pass() {
-            return Some(pass);
-        }
-        *permit = None;
-        let pass = tokio::select! {
-            biased;
-            () = revoked.cancelled() => None,
-            pass = self.circuit.pass(&group.stopping) => pass,
-        }?;
-        *permit = group.permits.acquire().await;
-        Some(pass)
-    }
-}
-
-impl Group {
-    pub(crate) fn call_context(
-        &self,
-        messages: Vec<headless_abstractions::Message>,
-        marks: Vec<(headless_abstractions::Arrival, Hold)>,
-        attempt: Attempt,
-        redelivery: headless_abstractions::Redelivery,
-        failures: Vec<Failure>,
-    ) -> CallContext {
-        let clock = self.environment.clock.clone();
-        CallContext {
-            group: self.name.clone(),
-            // What a handler publishes is caused by the message; of a batch, by its first.
-            publisher: self.publisher.correlated_to(&messages[0]),
-            messages,
-            marks,
-            attempt,
-            redelivery,
-            failures,
-            form: self.form,
-            inbox_store: self
-                .store
-                .as_ref()
-                .filter(|_| self.form == Inbox::Transactional)
-                .map(|store| store.store_id),
-            state: self.state.clone(),
-            wakeups: self.environment.wakeups.clone(),
-            cancelled: CancellationToken::new(),
-            deadline: Arc::new(Deadline::after(clock, self.settings.timeout)),
-            slot: WorkSlot::new(),
-            refusal: std::sync::Mutex::default(),
-            planted: self.planted,
-        }
-    }
-}
-
-/// Decodes the message of a call and makes it, be its handler one of single events or of batches.
-pub(crate) fn decode_call(handler: &Handler, cx: &Arc<CallContext>, group: &Group) -> Result<Call> {
-    match &handler.kind {
-        HandlerKind::Single(call) => call(&cx.messages[0], &group.codecs, Context::new(cx.clone())),
-        HandlerKind::Batch { call, .. } => {
-            let messages: Vec<_> = cx.messages.iter().collect();
-            call(&messages, &group.codecs, BatchContext::new(cx.clone())).map_err(|(_, error)| error)
-        }
-    }
 }

@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use headless_abstractions::{
-    Delivery, DeliveryToken, ErrorKind, Partition, Received, Redelivery, Result, Revoked, Settlement,
-    Subscription,
+    Delivery, ErrorKind, Partition, Received, Redelivery, Result, Revoked, Settlement, Subscription,
 };
 use headless_core::Backoff;
 use tokio::task::JoinSet;
@@ -21,6 +20,7 @@ use crate::{
         lanes::{LaneKey, Lanes},
         permits::Permit,
         process::Process,
+        queued::{DeliveryRef, Gathering, Queued},
         settle::Session,
     },
     handler::{Handler, HandlerKind},
@@ -28,30 +28,6 @@ use crate::{
 };
 
 const RECONNECT: Backoff = Backoff::exponential(Duration::from_millis(50), Duration::from_secs(10));
-
-/// A message that waits for its turn, and the delivery that brought it.
-#[derive(Debug)]
-struct Queued {
-    item: Item,
-    delivery: DeliveryRef,
-}
-
-/// Where a message came from: to be settled there and nowhere else.
-#[derive(Clone, Debug)]
-struct DeliveryRef {
-    session: Arc<Session>,
-    token: DeliveryToken,
-    partition: Option<Partition>,
-}
-
-/// Messages that gather for one call.
-#[derive(Debug)]
-struct Gathering {
-    handler: Handler,
-    lanes: Vec<LaneKey>,
-    items: Vec<Queued>,
-    since: Duration,
-}
 
 /// What was started has ended.
 struct Ran {
@@ -599,19 +575,5 @@ impl SubscriptionTask {
         for lane in ran.lanes {
             self.lanes.finish(lane);
         }
-    }
-}
-
-impl Gathering {
-    fn due_at(&self) -> Duration {
-        match self.handler.kind {
-            HandlerKind::Batch { wait, .. } => self.since.saturating_add(wait),
-            HandlerKind::Single(_) => self.since,
-        }
-    }
-
-    fn is_due(&self, now: Duration) -> bool {
-        let full = matches!(self.handler.kind, HandlerKind::Batch { most, .. } if self.items.len() >= most);
-        full || self.due_at() <= now
     }
 }
