@@ -533,7 +533,7 @@ async fn should_be_seen_to_break_the_order_when_the_relay_steps_past_a_key() {
     let world = World::new().await;
     world.transport.fail(refusing("1", ErrorKind::Denied));
     let relay = Relay::new(
-        &crate::relay::world::environment(1),
+        &relay::world::environment(1),
         world.outbox.clone(),
         world.transport.clone(),
         RelayConfig::default(),
