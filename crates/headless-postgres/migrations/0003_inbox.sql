@@ -1,0 +1,1 @@
+-- The inbox, what is parked, and dead letters.

@@ -1,0 +1,1 @@
+-- The transport: logs of topics, and where each group is in them.

@@ -1,0 +1,201 @@
+//! The settings of the provider.
+
+use std::{fmt, num::NonZeroU32, num::NonZeroUsize, time::Duration};
+
+use headless_abstractions::Result;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::{Schema, error};
+
+/// Whether connecting brings the schema up to date.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Migrate {
+    /// It does; any number of processes at once are safe. Needs the right to create in the schema.
+    #[default]
+    Auto,
+    /// It refuses to go on when a migration is missing: for users without the right to create.
+    Check,
+}
+
+/// Whether processes tell each other that there is work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wake {
+    /// By `NOTIFY`, coalesced and outside of callers' transactions; each handle listens on a connection of its own.
+    #[default]
+    On,
+    /// They do not: the poll finds it. For poolers that share a session among transactions.
+    Off,
+}
+
+/// What stands between this process and the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pooler {
+    /// Nothing, or a pooler that keeps a session for each connection.
+    #[default]
+    None,
+    /// A pooler that gives a server's session to each transaction, as PgBouncer does in transaction mode: every call is
+    /// a transaction of its own then, statements are not kept prepared, and [`Wake::Off`] is required.
+    Transaction,
+}
+
+/// The settings of the provider. Its `Debug` shows no secret.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PostgresConfig {
+    pub(crate) options: PgConnectOptions,
+    /// The schema that holds the provider's objects. Default `headless`.
+    pub schema: Schema,
+    /// The most connections for transactions of the application: units of work, and publishing. Default 10.
+    pub max_connections: NonZeroU32,
+    /// The most connections for the provider's own calls: claims, renewals, settling. They are apart, so that an
+    /// application that uses up its connections does not lose its leases. Default 4.
+    pub control_connections: NonZeroU32,
+    /// How long a call waits for a free connection. Default 10 s.
+    pub acquire_timeout: Duration,
+    /// How long a call of the provider may take before it answers `Timeout`. Default 30 s.
+    pub call_timeout: Duration,
+    /// How long a statement of the provider waits for a row that another transaction holds. Default 5 s.
+    pub lock_timeout: Duration,
+    /// The largest payload in bytes. Default 8 MiB.
+    pub max_payload: NonZeroUsize,
+    /// Whether connecting brings the schema up to date. Default [`Migrate::Auto`].
+    pub migrate: Migrate,
+    /// Whether processes tell each other that there is work. Default [`Wake::On`].
+    pub wake: Wake,
+    /// What stands between this process and the server. Default [`Pooler::None`].
+    pub pooler: Pooler,
+}
+
+impl PostgresConfig {
+    /// The default settings for the database at this URL (`postgres://user:password@host:port/database?sslmode=…`).
+    ///
+    /// # Errors
+    /// `Invalid` for what is no such URL; the error does not show it.
+    pub fn new(url: &str) -> Result<Self> {
+        Ok(Self::from_options(url.parse().map_err(error::fault)?))
+    }
+
+    pub(crate) fn from_options(options: PgConnectOptions) -> Self {
+        const CONNECTIONS: NonZeroU32 = NonZeroU32::new(10).unwrap();
+        const CONTROL: NonZeroU32 = NonZeroU32::new(4).unwrap();
+        const PAYLOAD: NonZeroUsize = NonZeroUsize::new(8 * 1024 * 1024).unwrap();
+        Self {
+            options,
+            schema: Schema::default(),
+            max_connections: CONNECTIONS,
+            control_connections: CONTROL,
+            acquire_timeout: Duration::from_secs(10),
+            call_timeout: Duration::from_secs(30),
+            lock_timeout: Duration::from_secs(5),
+            max_payload: PAYLOAD,
+            migrate: Migrate::default(),
+            wake: Wake::default(),
+            pooler: Pooler::default(),
+        }
+    }
+
+    /// In this schema.
+    #[must_use]
+    pub fn with_schema(mut self, schema: Schema) -> Self {
+        self.schema = schema;
+        self
+    }
+
+    /// With this many connections for transactions of the application.
+    #[must_use]
+    pub const fn with_max_connections(mut self, most: NonZeroU32) -> Self {
+        self.max_connections = most;
+        self
+    }
+
+    /// With this many connections for the provider's own calls.
+    #[must_use]
+    pub const fn with_control_connections(mut self, most: NonZeroU32) -> Self {
+        self.control_connections = most;
+        self
+    }
+
+    /// With this wait for a free connection.
+    #[must_use]
+    pub const fn with_acquire_timeout(mut self, time: Duration) -> Self {
+        self.acquire_timeout = time;
+        self
+    }
+
+    /// With this bound on each call.
+    #[must_use]
+    pub const fn with_call_timeout(mut self, time: Duration) -> Self {
+        self.call_timeout = time;
+        self
+    }
+
+    /// With this bound on waiting for a locked row.
+    #[must_use]
+    pub const fn with_lock_timeout(mut self, time: Duration) -> Self {
+        self.lock_timeout = time;
+        self
+    }
+
+    /// With this payload limit in bytes.
+    #[must_use]
+    pub const fn with_max_payload(mut self, bytes: NonZeroUsize) -> Self {
+        self.max_payload = bytes;
+        self
+    }
+
+    /// With or without migrations at connect.
+    #[must_use]
+    pub const fn with_migrate(mut self, migrate: Migrate) -> Self {
+        self.migrate = migrate;
+        self
+    }
+
+    /// With or without wake-ups.
+    #[must_use]
+    pub const fn with_wake(mut self, wake: Wake) -> Self {
+        self.wake = wake;
+        self
+    }
+
+    /// Behind this pooler; one that pools transactions turns wake-ups off too.
+    #[must_use]
+    pub const fn with_pooler(mut self, pooler: Pooler) -> Self {
+        self.pooler = pooler;
+        if matches!(pooler, Pooler::Transaction) {
+            self.wake = Wake::Off;
+        }
+        self
+    }
+
+    /// Where the server is, without secrets.
+    pub(crate) fn endpoint(&self) -> String {
+        let options = &self.options;
+        let database = options.get_database().unwrap_or("");
+        format!(
+            "postgres://{}:{}/{database}",
+            options.get_host(),
+            options.get_port()
+        )
+    }
+}
+
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConfig")
+            .field("endpoint", &self.endpoint())
+            .field("schema", &self.schema)
+            .field("max_connections", &self.max_connections)
+            .field("control_connections", &self.control_connections)
+            .field("acquire_timeout", &self.acquire_timeout)
+            .field("call_timeout", &self.call_timeout)
+            .field("lock_timeout", &self.lock_timeout)
+            .field("max_payload", &self.max_payload)
+            .field("migrate", &self.migrate)
+            .field("wake", &self.wake)
+            .field("pooler", &self.pooler)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,174 @@
+//! The user's own transaction.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use headless_abstractions::{Error, ErrorKind, OwnedTx, Result, StoreId, StoreTx, UnitOfWorkStore};
+use sqlx::{
+    Connection, Executor, PgConnection, Postgres as Pg, SqlSafeStr, Transaction, pool::PoolConnection,
+};
+
+use crate::{
+    Postgres,
+    error::{NAME, fault},
+    postgres::Shared,
+};
+
+/// A transaction of its own. [`conn`](Self::conn) is where the application's statements go.
+///
+/// Dropping it rolls back.
+pub struct PostgresTx {
+    shared: Arc<Shared>,
+    // Its client believes in a transaction from its first use on (a depth of 1), also between transactions: so a nested
+    // `begin` of the application is a savepoint, and a commit may be sent together with the statement that finds out
+    // whether there is anything to commit. No other code may ever get this connection.
+    conn: PoolConnection<Pg>,
+    open: bool,
+    doomed: Option<&'static str>,
+}
+
+impl PostgresTx {
+    pub(crate) async fn begin(shared: Arc<Shared>) -> Result<Self> {
+        let conn = shared.work.acquire().await.map_err(fault)?;
+        let mut tx = Self {
+            shared,
+            conn,
+            open: true,
+            doomed: None,
+        };
+        let begin = tx.shared.statements.begin.get();
+        if tx.conn.is_in_transaction() {
+            tx.conn.execute(sqlx::raw_sql(begin)).await.map_err(fault)?;
+        } else {
+            let begun = Transaction::<Pg>::begin(&mut *tx.conn, Some(begin.into_sql_str()))
+                .await
+                .map_err(fault)?;
+            // Its end is ours to send.
+            std::mem::forget(begun);
+        }
+        Ok(tx)
+    }
+
+    /// The connection, within the transaction. Begin and end nothing on it but savepoints.
+    pub fn conn(&mut self) -> &mut PgConnection {
+        &mut self.conn
+    }
+
+    async fn end(&mut self, commit: bool) -> Result<()> {
+        let statements = &self.shared.statements;
+        let statement = if commit {
+            &statements.commit
+        } else {
+            &statements.rollback
+        };
+        self.conn
+            .execute(sqlx::raw_sql(statement.get()))
+            .await
+            .map_err(fault)?;
+        self.open = false;
+        Ok(())
+    }
+}
+
+impl Drop for PostgresTx {
+    fn drop(&mut self) {
+        if self.open {
+            // The server ends the transaction with the connection.
+            self.conn.close_on_drop();
+        }
+    }
+}
+
+#[async_trait]
+impl StoreTx for PostgresTx {}
+
+#[async_trait]
+impl OwnedTx for PostgresTx {
+    async fn commit(mut self: Box<Self>) -> Result<()> {
+        let shared = self.shared.clone();
+        shared
+            .call("commit", async {
+                if let Some(operation) = self.doomed {
+                    self.end(false).await?;
+                    return Err(doomed(operation));
+                }
+                self.end(true).await
+            })
+            .await
+    }
+
+    async fn rollback(mut self: Box<Self>) -> Result<()> {
+        let shared = self.shared.clone();
+        shared.call("rollback", async { self.end(false).await }).await
+    }
+}
+
+/// A transaction that the application began and will end, lent to a unit of work: it has no `commit`.
+pub struct EnlistedTx<'t> {
+    shared: Arc<Shared>,
+    conn: &'t mut PgConnection,
+    doomed: Option<&'static str>,
+}
+
+impl EnlistedTx<'_> {
+    /// The connection, within the transaction.
+    pub fn conn(&mut self) -> &mut PgConnection {
+        self.conn
+    }
+}
+
+impl StoreTx for EnlistedTx<'_> {}
+
+fn doomed(operation: &'static str) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!("the transaction is doomed since its {operation:?} failed: it was rolled back"),
+    )
+}
+
+impl Postgres {
+    /// Lends a transaction that the application began, on this database, to a unit of work
+    /// (`runtime.enlist(postgres.enlist(&mut tx))`). The application ends it.
+    #[must_use]
+    pub fn enlist<'t>(&self, conn: &'t mut PgConnection) -> EnlistedTx<'t> {
+        EnlistedTx {
+            shared: self.shared.clone(),
+            conn,
+            doomed: None,
+        }
+    }
+}
+
+#[async_trait]
+impl UnitOfWorkStore for Postgres {
+    type Tx = PostgresTx;
+
+    fn store_id(&self) -> StoreId {
+        self.shared.id
+    }
+
+    async fn begin(&self) -> Result<PostgresTx> {
+        let shared = self.shared.clone();
+        self.shared.call("begin", PostgresTx::begin(shared)).await
+    }
+}
+
+impl fmt::Debug for PostgresTx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresTx")
+            .field("provider", &NAME)
+            .field("open", &self.open)
+            .field("doomed", &self.doomed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EnlistedTx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnlistedTx")
+            .field("provider", &NAME)
+            .field("store", &self.shared.id)
+            .field("doomed", &self.doomed)
+            .finish_non_exhaustive()
+    }
+}
