@@ -7,6 +7,7 @@ mod holds;
 mod idempotency;
 mod key_order;
 mod parking;
+mod purging;
 mod reading;
 mod redriving;
 mod rounds;
@@ -41,6 +42,7 @@ pub(crate) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
         dead_letters::cases(),
         redriving::cases(),
         reading::cases(),
+        purging::cases(),
     ]
     .into_iter()
     .flatten()

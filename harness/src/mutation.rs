@@ -322,6 +322,10 @@ mutations! {
         DiscardForgotten,
         /// A purge takes what has ended a moment ago.
         PurgeIgnoresAge,
+        /// A purge leaves what was admitted and never came again.
+        PurgeKeepsStranded,
+        /// A purge ends what is running.
+        PurgeEndsRunning,
         /// A parked message that waits behind another is shown as due.
         FollowersAreDue,
     }

@@ -6,8 +6,10 @@ use std::{process::ExitCode, time::Duration};
 use async_trait::async_trait;
 use headless_abstractions::Result;
 use headless_harness::{
-    Fixture, MemoryFixture, Namespace, Suites, TransportFixture, TransportNode, Unavailable, run,
+    Fixture, MemoryFixture, Namespace, StoreFixture, StoreNode, Suites, TransportFixture, TransportNode,
+    Unavailable, run,
 };
+use headless_memory::{Memory, MemoryTx};
 
 #[derive(Debug)]
 struct RealTime(MemoryFixture);
@@ -37,6 +39,27 @@ impl TransportFixture for RealTime {
     }
 }
 
+#[async_trait]
+impl StoreFixture for RealTime {
+    type Store = Memory;
+
+    async fn node(&self) -> Result<StoreNode<Memory>> {
+        StoreFixture::node(&self.0).await
+    }
+
+    async fn write_row(tx: &mut MemoryTx, key: &str, value: &str) -> Result<()> {
+        MemoryFixture::write_row(tx, key, value).await
+    }
+
+    async fn rows(&self) -> Result<Vec<(String, String)>> {
+        StoreFixture::rows(&self.0).await
+    }
+}
+
 fn main() -> ExitCode {
-    run(Suites::of("memory").unreported().transport::<RealTime>())
+    run(Suites::of("memory")
+        .unreported()
+        .transport::<RealTime>()
+        .outbox::<RealTime>()
+        .inbox::<RealTime>())
 }

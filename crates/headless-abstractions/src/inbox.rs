@@ -134,13 +134,14 @@ pub enum Marked {
 /// | running | mark · park · bury · discard | processed · parked · dead · discarded |
 /// | running, its lease ended, from a delivery | [`admit`](Self::admit) | running, for the new owner |
 /// | running, its lease ended, from the park | anyone | parked |
+/// | running, its lease ended long ago, from a delivery | [`purge`](Self::purge) | absent |
 /// | parked | [`ParkedStore::claim`](crate::ParkedStore::claim) | running |
 /// | dead | [`DeadLetterStore::redrive`](crate::DeadLetterStore::redrive) | parked |
 ///
 /// Nothing else moves a row, and none becomes absent before it is purged. Every transition names its [`Hold`].
 ///
 /// **Idempotency key.** (group, key) is reserved for one id: from when its message is admitted, marked or parked by
-/// failure, until it is dead or discarded. A message that waits *behind* another reserves nothing, also when it has
+/// failure, until it is dead or discarded, or purged. A message that waits *behind* another reserves nothing, also when it has
 /// failed before or was given back: otherwise two keys could wait for each other. While the key is
 /// reserved by another id, a message is `Behind` it; once that one is processed, the message is `Already` /
 /// `Settled` as processed, and the parked claim finishes it as processed without handing it out.
@@ -227,8 +228,15 @@ pub trait InboxStore: Debug + Send + Sync + 'static {
     /// `Unavailable`, `Timeout`, `Denied`, `Closed`.
     async fn release_owner(&self, owner: Owner) -> Result<u64>;
 
-    /// Removes at most `limit` processed and discarded rows that ended at least this long ago, and returns how many
-    /// there were. A message delivered again after that is a new one.
+    /// Removes at most `limit` rows, in any order, and returns how many there were: those processed or discarded at
+    /// least this long ago, and those running from a delivery whose lease ended, or was released, at least this long
+    /// ago. The delivery of the latter never came again: the transport dropped it, and nothing else would end them.
+    ///
+    /// Their idempotency keys are free from then on, and what waits for one can be claimed. A message delivered again
+    /// after that is a new one; a hold on its row is `LeaseLost`.
+    ///
+    /// Atomicity: each row by itself. Concurrency: it waits for nobody and passes over what an open unit of work holds.
+    /// Blocks for a round trip. Dropping the future leaves each row removed or not.
     ///
     /// # Errors
     /// `Unavailable`, `Timeout`, `Denied`, `Closed`.

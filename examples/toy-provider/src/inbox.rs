@@ -38,6 +38,7 @@ pub(crate) struct Row {
     /// In the park, also while claimed from it.
     pub(crate) stay: Option<Stay>,
     pub(crate) failures: Vec<Failure>,
+    /// When it was done, or released.
     pub(crate) ended: Duration,
     pub(crate) lineage: Lineage,
     /// The dead letter, while it is dead.
@@ -106,7 +107,20 @@ impl Row {
         }
     }
 
+    /// Since when the purge may count its age: it is done, or its lease has ended and only its delivery would take
+    /// it over. What is in the park is never purged.
+    fn purgeable_since(&self) -> Option<Duration> {
+        match self.state {
+            InboxState::Processed | InboxState::Discarded => Some(self.ended),
+            InboxState::Running if self.stay.is_none() => {
+                Some(self.held.map_or(self.ended, |(_, until)| until))
+            }
+            _ => None,
+        }
+    }
+
     fn release(&mut self, now: Duration, attempt: AttemptUse) {
+        self.ended = now;
         self.epoch = self.epoch.next();
         self.give_back(now, attempt);
     }
@@ -350,12 +364,13 @@ impl InboxStore for ToyStore {
     async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {
         let mut server = self.link.change("purge")?;
         let now = server.now;
-        let old = server.inbox.rows.values().filter(|row| {
-            matches!(row.state, InboxState::Processed | InboxState::Discarded)
-                && now - row.ended >= older_than
+        let Inbox { rows, locks } = &mut server.inbox;
+        let old = rows.iter().filter(|(key, row)| {
+            let since = row.purgeable_since();
+            since.is_some_and(|since| since.saturating_add(older_than) <= now) && !locks.contains_key(*key)
         });
-        let old: Vec<RowKey> = old.take(limit).map(Row::key).collect();
-        server.inbox.rows.retain(|key, _| !old.contains(key));
+        let old: Vec<RowKey> = old.take(limit).map(|(key, _)| key.clone()).collect();
+        rows.retain(|key, _| !old.contains(key));
         Ok(old.len() as u64)
     }
 }

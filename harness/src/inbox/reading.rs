@@ -1,23 +1,20 @@
-//! What an operator and an idle node see of the inbox, the park and the dead letters, and what is purged of them.
+//! What an operator and an idle node see of the inbox, the park and the dead letters.
 
 use std::time::Duration;
 
 use headless_abstractions::{
-    Admission, ClaimParked, Cursor, DeadLetter, DeadLetterFilter, ErrorKind, FailureCause, Hold, InboxFilter,
+    ClaimParked, Cursor, DeadLetter, DeadLetterFilter, ErrorKind, FailureCause, Hold, InboxFilter,
     InboxState, Marked, Origin, Page,
 };
 
-use super::{
-    idempotency::asking,
-    worker::{Worker, hold_of},
-};
+use super::worker::{Worker, hold_of};
 use crate::{
     case::{Case, CaseResult, case, ensure, ensure_eq, fail},
     cx::{Cx, group},
     fixture::StoreFixture,
     mutation::Mutation::{
-        FailForgetsLetter, FilterIgnored, FollowersAreDue, IgnoreBatchLimit, PageByOffset, PageUnchecked,
-        ParkForgetsDelay, PulseIdle, PurgeIgnoresAge,
+        FailForgetsLetter, FilterIgnored, FollowersAreDue, PageByOffset, PageUnchecked, ParkForgetsDelay,
+        PulseIdle,
     },
     outbox::{
         node::{Node, nothing_lost, outlast_lease},
@@ -57,11 +54,6 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
             "paging dead letters is stable under writes, the oldest first"
         )
         .catching(&[PageByOffset]),
-        case!(
-            should_remove_what_is_done_and_old_alone_when_purged,
-            "a purge removes what is done and old, in batches, and forgets it wholly"
-        )
-        .catching(&[PurgeIgnoresAge, IgnoreBatchLimit]),
         case!(
             should_tell_when_the_park_is_due_when_pulsed,
             "the pulse tells when the park has work, and reaps it"
@@ -395,58 +387,6 @@ async fn should_show_each_dead_letter_once_when_paged<F: StoreFixture>(cx: &Cx<F
         seen.iter().copied().take(14).collect::<Vec<_>>(),
         (1..=14).collect::<Vec<_>>(),
         "in order, once"
-    );
-    Ok(())
-}
-
-async fn should_remove_what_is_done_and_old_alone_when_purged<F: StoreFixture>(cx: &Cx<F>) -> CaseResult {
-    let node = Node::join(cx).await?;
-    let worker = Worker::new(&node, owner(1));
-    worker.mark(&asking(1), Hold::Absent).await?;
-    worker.discard(&message(2), Hold::Absent).await?;
-    worker.mark(&message(3), Hold::Absent).await?;
-    worker
-        .bury(&message(4), Hold::Absent, vec![failure("broken")])
-        .await?;
-    worker.park(&message(5), Hold::Absent, NOW).await?;
-    let running = worker.run(&message(6)).await?;
-    outlast_lease(cx).await;
-    worker.mark(&message(7), Hold::Absent).await?;
-
-    ensure_eq!(
-        node.inbox.purge(LONG, 100).await?,
-        0,
-        "rows of an age that none has"
-    );
-    ensure_eq!(
-        node.inbox.purge(cx.lease(), 2).await?,
-        2,
-        "rows purged up to the limit"
-    );
-    ensure_eq!(
-        node.inbox.purge(cx.lease(), 2).await?,
-        1,
-        "rows purged after that"
-    );
-    ensure_eq!(node.inbox.purge(cx.lease(), 2).await?, 0, "rows purged at last");
-    for (n, state) in [
-        (4, InboxState::Dead),
-        (5, InboxState::Parked),
-        (6, InboxState::Running),
-        (7, InboxState::Processed),
-    ] {
-        ensure_eq!(worker.state(id(n)).await?, Some(state), "the row of message {n}");
-    }
-    // A message that comes again after its mark was purged is a new one, and so is its operation.
-    match worker.admit(&asking(8)).await? {
-        Admission::Run { .. } => {}
-        other => fail!("the operation of a mark that was purged was answered with {other:?}"),
-    }
-    worker.run(&message(3)).await?;
-    ensure_eq!(
-        worker.mark(&message(6), running).await?,
-        Marked::Now,
-        "the mark of a row that was running"
     );
     Ok(())
 }

@@ -255,20 +255,29 @@ impl InboxTable {
         self.stirred = true;
     }
 
-    /// Removes at most `limit` processed and discarded rows of at least this age.
+    /// Removes at most `limit` rows of at least this age: processed and discarded ones, and those whose delivery never
+    /// came again.
     pub(super) fn purge(&mut self, older_than: Duration, limit: usize, view: &View<'_>) -> u64 {
-        let mut purged = 0;
-        while purged < limit
-            && let Some((ended, key)) = self.ended.first().cloned()
-            && ended.saturating_add(older_than) <= view.now
-        {
-            self.remove(&key, view);
-            purged += 1;
+        let is_old = |since: Duration| since.saturating_add(older_than) <= view.now;
+        let ended = self.ended.iter();
+        let ended = ended
+            .take_while(|(at, _)| is_old(*at))
+            .map(|(_, key)| key.clone());
+        let stranded = self.groups.iter().flat_map(|(name, group)| {
+            let leases = group.delivery_leases.iter();
+            leases
+                .take_while(|(until, _)| is_old(*until))
+                .map(|(_, id)| (name.clone(), *id))
+                .filter(|(group, id)| !view.is_locked(&LockKey::Inbox(group.clone(), *id)))
+        });
+        let old: Vec<RowKey> = ended.chain(stranded).take(limit).collect();
+        for key in &old {
+            self.remove(key, view);
         }
-        purged as u64
+        old.len() as u64
     }
 
-    /// Removes a finished row, and frees what it had reserved.
+    /// Removes a row without a place, and frees what it had reserved.
     pub(super) fn remove(&mut self, key: &RowKey, view: &View<'_>) {
         self.unindex(key);
         if let Some(row) = self.rows.remove(key) {

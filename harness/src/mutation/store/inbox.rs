@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::DateTime;
 use headless_abstractions::{
     Abandon, Admission, Arrival, AttemptUse, Claim, Epoch, GroupName, Hold, InboxState, InboxStore, Marked,
-    Owner, PartitionKey, Result, Settled,
+    Message, Owner, PartitionKey, Result, Settled,
 };
 
-use super::{Bug, Mutant, seen::named_again};
+use super::{
+    Bug, Mutant,
+    seen::{Held, named_again},
+};
 use crate::mutation::Mutation;
 
 /// A hold for the call that should be refused, since it is held by nobody.
@@ -204,6 +209,43 @@ impl Mutant {
         })
     }
 
+    /// Gives each admitted row whose lease has ended another, ever so short.
+    async fn renew_stranded(&self) -> Result<()> {
+        for (group, owner, claim) in self.running() {
+            let row = (group, claim.id);
+            let stranded = self.bug.seen(|seen| {
+                let ended = seen.inbox.get(&row).is_some_and(Held::has_ended);
+                ended && !seen.from_park.contains(&row)
+            });
+            if stranded {
+                // Whoever holds it under another epoch keeps it.
+                let _lost = self
+                    .inbox
+                    .renew(&row.0, owner, &[claim], Duration::from_millis(1))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Discards each row that was handed out, whatever its lease.
+    async fn end_running(&self) -> Result<()> {
+        for (group, owner, claim) in self.running() {
+            let Some(entry) = self.inbox_queries.get(&group, claim.id).await? else {
+                continue;
+            };
+            let message = Message::new(claim.id, entry.topic, DateTime::default(), Bytes::new());
+            let hold = Hold::Running {
+                owner,
+                epoch: claim.epoch,
+            };
+            self.inbox
+                .discard(&[(Arrival::of(&group, &message, false), hold)])
+                .await?;
+        }
+        Ok(())
+    }
+
     async fn admit_one(&self, owner: Owner, lease: Duration, arrival: &Arrival) -> Result<Admission> {
         let met = self.bug.met(arrival);
         if self.bug.seen(|seen| seen.is_taken(&met)) {
@@ -333,6 +375,11 @@ impl InboxStore for Mutant {
     }
 
     async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {
+        match self.bug.mutation {
+            Some(Mutation::PurgeKeepsStranded) => self.renew_stranded().await?,
+            Some(Mutation::PurgeEndsRunning) => self.end_running().await?,
+            _ => {}
+        }
         self.inbox
             .purge(self.bug.age(older_than), self.bug.batch(limit))
             .await
