@@ -25,6 +25,7 @@ mod session;
 mod sql;
 mod store;
 mod unit_of_work;
+mod wake;
 
 pub use config::{Migrate, Pooler, PostgresConfig, Wake};
 pub use migrate::{Migration, MigrationState};

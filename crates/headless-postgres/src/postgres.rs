@@ -16,6 +16,7 @@ use crate::{
     migrate,
     session::Session,
     sql::statements,
+    wake::Waker,
 };
 
 statements! {
@@ -31,6 +32,9 @@ statements! {
 
 /// A connection that was idle for longer than this is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// How long closing waits for connections that are in use.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// A handle on a PostgreSQL database: a [`Store`](headless_abstractions::Store) and a
 /// [`Transport`](headless_abstractions::Transport) at once.
@@ -64,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) control: PgPool,
     client: PgPool,
     pub(crate) closed: CancellationToken,
+    pub(crate) wake: Waker,
 }
 
 impl Postgres {
@@ -146,7 +151,8 @@ impl Postgres {
         }
         let options = ours(&config);
         let work = lazy_pool(&config, config.max_connections.get(), options.clone());
-        let control = lazy_pool(&config, config.control_connections.get(), options);
+        let control = lazy_pool(&config, config.control_connections.get(), options.clone());
+        let wake = Waker::new(config.wake, &config.schema, options, control.clone());
         let statements = Statements::new(&config.schema);
         let id = identify(&control, &statements)
             .await
@@ -159,6 +165,7 @@ impl Postgres {
                 control,
                 client,
                 closed: CancellationToken::new(),
+                wake,
                 config,
             }),
         })
@@ -204,10 +211,18 @@ impl Shared {
         Session::open(&self.control, self.config.pooler, &self.statements).await
     }
 
-    /// Ends every call that is under way and every later one.
-    pub(crate) async fn close(&self) {
+    /// Ends every call that is under way and every later one, and joins what runs in the background. A transaction of
+    /// the application that is open stays so, and its connection is closed with its end. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// `Timeout` when something has not ended in time; the handle is closed all the same.
+    pub(crate) async fn close(&self) -> Result<()> {
         self.closed.cancel();
-        tokio::join!(self.work.close(), self.control.close());
+        // The pools wait for connections that are in use, which those of open transactions are.
+        let pools = async { tokio::join!(self.work.close(), self.control.close()) };
+        let pools = tokio::time::timeout(CLOSING, pools);
+        let (wake, _in_use) = tokio::join!(self.wake.close(), pools);
+        wake.map_err(|error| error.with_operation("close").with_provider(NAME))
     }
 }
 
