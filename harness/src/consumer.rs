@@ -5,12 +5,14 @@
 //! around the handler, and with the mark in the handler's own transaction.
 
 mod batches;
+mod begin;
 mod books;
 mod circuit;
 mod dead_letters;
 mod delivering;
 mod event;
 mod faults;
+mod flaky;
 mod idempotency;
 mod lanes;
 mod leases;
@@ -71,6 +73,7 @@ pub(crate) fn cases<F: Both>() -> Vec<Case<F>> {
         dead_letters::cases(),
         idempotency::cases(),
         unit_of_work::cases(),
+        begin::cases(),
         leases::cases(),
         circuit::cases(),
         steering::cases(),

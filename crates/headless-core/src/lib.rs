@@ -37,4 +37,4 @@ pub use spawner::{ControlRuntime, Spawner};
 pub use state::State;
 pub use unit_of_work::{UnitOfWork, Wake};
 pub use wakeups::{Listener, Signal, Wakeups};
-pub use work_slot::{WorkProgress, WorkSlot};
+pub use work_slot::{Reservation, WorkProgress, WorkSlot};

@@ -8,9 +8,11 @@ use headless_abstractions::OwnedTx;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WorkProgress {
-    /// None was begun.
+    /// None was asked for.
     Unused,
-    /// It was begun and has not ended.
+    /// One was asked for and did not come about: another may be begun.
+    NotBegun,
+    /// It was begun, or is being begun, and has not ended.
     Open,
     /// Its commit was asked for and has not answered: it may have happened.
     Committing,
@@ -46,15 +48,15 @@ impl WorkSlot {
         })))
     }
 
-    /// Reserves the slot; false if it was reserved before.
+    /// Reserves the slot for a unit of work that is about to begin; `None` if one was begun before, or is being begun.
     #[must_use]
-    pub fn reserve(&self) -> bool {
+    pub fn reserve(&self) -> Option<Reservation> {
         self.with(|inner| {
-            let first = inner.progress == WorkProgress::Unused;
-            if first {
-                inner.progress = WorkProgress::Open;
-            }
-            first
+            let free = matches!(inner.progress, WorkProgress::Unused | WorkProgress::NotBegun);
+            free.then(|| inner.progress = WorkProgress::Open)
+        })?;
+        Some(Reservation {
+            slot: Some(self.clone()),
         })
     }
 
@@ -87,8 +89,63 @@ impl WorkSlot {
     }
 }
 
+/// A slot for a unit of work that is about to begin: dropped, it leaves the slot to another.
+#[must_use = "a reservation that is dropped leaves the slot to another unit of work"]
+#[derive(Debug)]
+pub struct Reservation {
+    // `None` once it is used.
+    slot: Option<WorkSlot>,
+}
+
+impl Reservation {
+    /// Uses the slot up: its unit of work has begun.
+    pub fn use_up(mut self) {
+        self.slot = None;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.slot {
+            slot.set(WorkProgress::NotBegun);
+        }
+    }
+}
+
 impl Default for WorkSlot {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn should_be_free_again_when_a_reservation_is_dropped() {
+        let slot = WorkSlot::new();
+        let reservation = slot.reserve();
+        assert!(reservation.is_some());
+        assert!(slot.reserve().is_none(), "while one is being begun");
+        drop(reservation);
+        assert_eq!(slot.progress(), WorkProgress::NotBegun);
+        slot.reserve().unwrap().use_up();
+        assert_eq!(slot.progress(), WorkProgress::Open);
+        assert!(slot.reserve().is_none(), "once one was begun");
+    }
+
+    #[test]
+    fn should_stay_used_up_when_its_unit_of_work_has_ended() {
+        for end in [
+            WorkProgress::Committed,
+            WorkProgress::RolledBack,
+            WorkProgress::Committing,
+        ] {
+            let slot = WorkSlot::new();
+            slot.reserve().unwrap().use_up();
+            slot.set(end);
+            assert!(slot.reserve().is_none(), "{end:?}");
+        }
     }
 }

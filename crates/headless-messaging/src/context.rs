@@ -111,20 +111,35 @@ impl CallContext {
                 self.group
             )));
         }
-        if !self.slot.reserve() {
+        // Dropped before its end, by an error or by the caller, it leaves the slot to another `begin`.
+        let Some(reservation) = self.slot.reserve() else {
             return Err(Error::invalid(
                 "a second unit of work in one handler call: commit everything in one",
             )
             .into());
+        };
+        if let Some(given_up) = self.slot.take_dropped() {
+            // It may hold the rows that are to be marked.
+            given_up.rollback().await?;
         }
         let state = self.state.clone().with(self.publisher.outgoing().clone());
         let tx = store.begin().await?;
         // From here on a drop hands the transaction back, so that its rollback is awaited.
         let mut work = UnitOfWork::begun_in(self.slot.clone(), tx, state, self.wakeups.clone());
         if planted!(self.planted, MarkAfterCommit) {
+            reservation.use_up();
             return Ok(work);
         }
-        let marked = headless_abstractions::StoreTx::mark_processed(&mut *work, &self.marks).await?;
+        let marked = match headless_abstractions::StoreTx::mark_processed(&mut *work, &self.marks).await {
+            Ok(marked) => marked,
+            Err(error) => {
+                if let Err(error) = work.rollback().await {
+                    tracing::debug!(group = %self.group, %error, "a rollback failed; the store ends the transaction itself");
+                }
+                return Err(error.into());
+            }
+        };
+        reservation.use_up();
         if marked.iter().all(|mark| *mark == Marked::Now) {
             return Ok(work);
         }
@@ -222,15 +237,16 @@ impl Context {
     /// it, and effect, mark and published messages are there together, or not at all.
     ///
     /// A duplicate ends here: the error means "not here", and passing it on with `?` settles the delivery as it should
-    /// be settled.
+    /// be settled. After an error that passes, such as a store that is away for a moment, it may be called again.
     ///
     /// # Errors
     /// When the message is settled or runs elsewhere; `Invalid` under another form than [`Inbox::Transactional`] and for
-    /// a second unit of work in one call; a store that is not registered (the consumer then pauses, unhealthy: no
+    /// a second unit of work in one call, once one was begun; a store that is not registered (the consumer then pauses, unhealthy: no
     /// retry mends that); as [`UnitOfWorkStore::begin`](headless_abstractions::UnitOfWorkStore::begin).
     ///
     /// # Cancel safety
-    /// Dropping the future, or the unit of work, rolls back; that is awaited before the delivery is settled.
+    /// Dropping the future, or the unit of work, rolls back; that is awaited before the delivery is settled, and before
+    /// another unit of work begins.
     pub async fn begin<S: Store>(&self) -> Result<UnitOfWork<S::Tx>, HandlerError> {
         self.call.begin::<S>().await
     }

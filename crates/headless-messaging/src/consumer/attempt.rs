@@ -138,8 +138,11 @@ fn classify(group: &Group, cx: &CallContext, ended: Ended) -> CallEnd {
     match ended {
         Ended::Returned(Ok(())) if progress == WorkProgress::Unused => CallEnd::Succeeded,
         Ended::Returned(Ok(())) => {
-            let message =
-                "the handler returned Ok with its unit of work begun and not committed: commit it, or fail";
+            let message = if progress == WorkProgress::NotBegun {
+                "the handler returned Ok though its begin failed: pass the error of begin on, or begin again"
+            } else {
+                "the handler returned Ok with its unit of work begun and not committed: commit it, or fail"
+            };
             failed(FailureCause::Uncommitted, message.to_owned(), Verdict::Retry)
         }
         Ended::Returned(Err(error)) => match error.verdict() {
