@@ -11,13 +11,17 @@
 //! `docs/guarantees.md`.
 //!
 //! # Features
-//! `memory` (default): the in-memory provider, [`Memory`]. Who writes a provider depends on `headless-abstractions`
-//! instead of this crate.
+//! - `memory` (default): the in-memory provider, `Memory`.
+//! - `postgres`: the PostgreSQL provider, `Postgres`; its settings and its client are in the module `postgres`.
+//!
+//! Who writes a provider depends on `headless-abstractions` instead of this crate.
 
 mod builder;
 #[cfg(all(doctest, feature = "memory"))]
 mod doc_tests;
 mod node;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod preset;
 mod providers;
 mod runtime;
@@ -42,6 +46,8 @@ pub use headless_messaging::{
     Inbox, MessageBuilder, Ordered, PauseReason, PublishExt, PublishOutcome, Published, Publisher,
     RedriveMatching, RelayStatus, SubscriptionStatus,
 };
+#[cfg(feature = "postgres")]
+pub use headless_postgres::{Postgres, PostgresTx};
 pub use preset::Preset;
 pub use providers::{AnyStore, AnyTransport, Connected, ProviderUrl, Providers};
 pub use runtime::{Backlog, GroupHealth, Health, Runtime};

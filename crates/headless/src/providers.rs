@@ -7,6 +7,8 @@ use headless_abstractions::{Error, Result};
 mod connected;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod url;
 
 pub use self::{
@@ -55,7 +57,8 @@ pub struct Providers {
 
 impl Providers {
     /// The providers that are compiled in. `memory:` is a new, empty server at each connect; `memory:name` is the same
-    /// server at each connect of these providers and their clones.
+    /// server at each connect of these providers and their clones. `postgres://…` is a handle of its own at each connect,
+    /// whose store and transport share it: connect once for both sides.
     #[must_use]
     pub fn builtin() -> Self {
         let providers = Self {
@@ -69,6 +72,10 @@ impl Providers {
                 async { connected }
             })
         };
+        #[cfg(feature = "postgres")]
+        let providers = providers
+            .with("postgres", postgres::connect)
+            .with("postgresql", postgres::connect);
         providers
     }
 
@@ -114,8 +121,8 @@ impl Providers {
             .find(|(of, _)| *of == scheme)
             .map(|(_, feature)| feature);
         match feature {
-            Some(&"memory") => Error::unsupported(format!(
-                "the scheme {scheme:?} needs the feature \"memory\" of headless: enable it (compiled in: {known})"
+            Some(feature @ (&"memory" | &"postgres")) => Error::unsupported(format!(
+                "the scheme {scheme:?} needs the feature {feature:?} of headless: enable it (compiled in: {known})"
             )),
             Some(feature) => Error::unsupported(format!(
                 "the scheme {scheme:?} needs the feature {feature:?} of headless, which is not built into this version \
