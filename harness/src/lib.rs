@@ -16,10 +16,12 @@
 //! Each case runs in a runtime and a namespace of its own. What a capability turns off must be refused, or is
 //! reported as absent. The harness tests itself with mutations: planted bugs that its cases must catch.
 
+mod address;
 mod capabilities;
 mod case;
 mod consumer;
 mod cx;
+mod fault_proxy;
 mod fixture;
 mod inbox;
 mod memory;
@@ -35,6 +37,7 @@ pub mod simulation;
 mod transport;
 mod wait;
 
+pub use fault_proxy::FaultProxy;
 pub use fixture::{
     Fixture, Namespace, StoreFixture, StoreNode, TransportFixture, TransportNode, Unavailable,
 };

@@ -2,6 +2,9 @@
 //!
 //! A service is found by its variable, such as `HEADLESS_TEST_POSTGRES_URL`, or else on its usual local port. Without
 //! either its cases are ignored with that reason, unless `HEADLESS_REQUIRE_SERVICES` names it: then they fail.
+//!
+//! Whoever restarts, stops, pauses or starves a server never does it to a shared one, but to one of their own:
+//! `private_postgres` and its like start it from the machine's binaries, on Unix systems.
 
 use std::{
     collections::BTreeSet,
@@ -11,6 +14,15 @@ use std::{
 };
 
 use crate::Unavailable;
+
+#[cfg(unix)]
+mod private;
+
+#[cfg(unix)]
+pub use private::{
+    PrivatePgbouncer, PrivatePgbouncerBuilder, PrivatePostgres, PrivatePostgresBuilder, Stop,
+    private_pgbouncer, private_postgres, private_postgres_standby,
+};
 
 /// How long a local port may take to accept.
 const PROBE: Duration = Duration::from_millis(500);
@@ -70,6 +82,12 @@ impl Service {
 
 fn answers(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, PROBE).is_ok()
+}
+
+/// Whether `HEADLESS_REQUIRE_SERVICES` names this service: then its absence is a failure.
+#[must_use]
+pub fn is_required(name: &str) -> bool {
+    Required::from_list(env::var("HEADLESS_REQUIRE_SERVICES").ok().as_deref()).has(name)
 }
 
 /// The services whose absence is a failure.
