@@ -1,9 +1,14 @@
 //! PostgreSQL against the conformance suites.
 
+mod fixture;
+
 use std::process::ExitCode;
 
 use headless_harness::{Suites, run};
 
+use fixture::PostgresFixture;
+
 fn main() -> ExitCode {
-    run(Suites::of("postgres").unreported())
+    // Each suite is switched on once the part is there.
+    run(Suites::of("postgres").unreported().outbox::<PostgresFixture>())
 }
