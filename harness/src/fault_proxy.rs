@@ -122,7 +122,7 @@ impl FaultProxy {
         self.faults.connections()
     }
 
-    /// Forwards everything again. What was held back goes on; a connection that lost bytes is reset.
+    /// Forwards everything again, and what was held back.
     pub fn pass(&self) {
         self.faults.set(Fault::Pass);
     }
@@ -137,12 +137,14 @@ impl FaultProxy {
         self.faults.set(Fault::Drip { bytes, pause });
     }
 
-    /// Resets all connections and every new one (TCP RST).
+    /// Resets all connections and every new one (TCP RST). Followed by [`pass`](Self::pass) it resets the connections
+    /// there are, once.
     pub fn reset(&self) {
-        self.faults.set(Fault::Reset);
+        self.faults.reset();
     }
 
-    /// Accepts, and swallows all that is sent, on connections old and new; nobody learns that another has closed.
+    /// Accepts, and swallows all that is sent, on connections old and new; nobody learns that another has closed. A
+    /// connection that lost something by it is reset with the next command.
     pub fn black_hole(&self) {
         self.faults.set(Fault::BlackHole);
     }

@@ -238,6 +238,34 @@ fn should_reset_old_and_new_connections_when_told_to() {
 }
 
 #[test]
+fn should_reset_what_was_there_when_it_passes_again_at_once() {
+    let (echo, proxy) = world();
+    for _ in 0..20 {
+        let mut old = client(&proxy);
+        round_trip(&mut old, b"hello");
+        proxy.reset();
+        proxy.pass();
+        is_reset(&mut old);
+        round_trip(&mut client(&proxy), b"a new one");
+    }
+    eventually("the server's side is gone too", || echo.open() == 0);
+}
+
+#[test]
+fn should_hold_for_ever_when_the_time_is_without_end() {
+    let (_echo, proxy) = world();
+    let mut one = client(&proxy);
+    proxy.latency(Duration::MAX);
+    one.write_all(b"hello").unwrap();
+    is_silent(&mut one);
+    proxy.slow_drip(NonZero::<usize>::MIN, Duration::MAX);
+    one.read_exact(&mut [0; 1]).unwrap();
+    is_silent(&mut one);
+    proxy.pass();
+    one.read_exact(&mut [0; 4]).unwrap();
+}
+
+#[test]
 fn should_swallow_everything_when_it_is_a_black_hole() {
     let (echo, proxy) = world();
     let mut old = client(&proxy);

@@ -98,6 +98,7 @@ impl Connection {
         loop {
             match self.fault(&mut faults) {
                 Fault::Reset => return,
+                _ if self.faults.has_reset(self.number) => return,
                 Fault::BlackHole => {}
                 _ if self.lossy.load(Ordering::SeqCst) => return,
                 _ => {}

@@ -69,6 +69,8 @@ pub(super) struct Faults {
     /// What may still pass before the cut.
     left: Mutex<u64>,
     accepted: AtomicU64,
+    /// The first connection that no reset has hit: one is not undone by the next command.
+    whole_from: AtomicU64,
     open: AtomicUsize,
 }
 
@@ -76,6 +78,16 @@ impl Faults {
     pub(super) fn set(&self, fault: Fault) {
         let _left = self.left();
         self.fault.send_replace(fault);
+    }
+
+    pub(super) fn reset(&self) {
+        self.whole_from.store(self.next_connection(), Ordering::SeqCst);
+        self.set(Fault::Reset);
+    }
+
+    /// Whether this connection was there at a reset.
+    pub(super) fn has_reset(&self, connection: u64) -> bool {
+        connection < self.whole_from.load(Ordering::SeqCst)
     }
 
     pub(super) fn cut_after(&self, counted: Counted, bytes: u64) {

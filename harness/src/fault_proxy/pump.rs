@@ -5,7 +5,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::tcp::{ReadHalf, WriteHalf},
     sync::mpsc,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 
 use super::{
@@ -102,7 +102,7 @@ async fn deliver(
                     tokio::select! {
                         biased;
                         () = changed(&mut faults) => continue,
-                        () = sleep_until(at + latency) => {}
+                        () = sleep(latency.saturating_sub(at.elapsed())) => {}
                     }
                     usize::MAX
                 }
