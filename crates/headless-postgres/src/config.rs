@@ -2,10 +2,12 @@
 
 use std::{fmt, num::NonZeroU32, num::NonZeroUsize, time::Duration};
 
-use headless_abstractions::Result;
+use headless_abstractions::{Error, Result};
 use sqlx::postgres::PgConnectOptions;
 
-use crate::{Schema, error};
+use crate::Schema;
+
+mod url;
 
 /// Whether connecting brings the schema up to date.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,9 +59,9 @@ pub struct PostgresConfig {
     pub acquire_timeout: Duration,
     /// How long a call of the provider may take before it answers `Timeout`. Default 30 s.
     pub call_timeout: Duration,
-    /// How long a statement of the provider waits for a row that another transaction holds. Default 5 s.
+    /// How long a statement of the provider waits for a row that another transaction holds, at most 24 days. Default 5 s.
     pub lock_timeout: Duration,
-    /// The largest payload in bytes. Default 8 MiB.
+    /// The largest payload in bytes, at most 256 MiB. Default 8 MiB.
     pub max_payload: NonZeroUsize,
     /// Whether connecting brings the schema up to date. Default [`Migrate::Auto`].
     pub migrate: Migrate,
@@ -70,12 +72,18 @@ pub struct PostgresConfig {
 }
 
 impl PostgresConfig {
-    /// The default settings for the database at this URL (`postgres://user:password@host:port/database?sslmode=…`).
+    /// The settings for the database at this URL (`postgres://user:password@host:port/database?sslmode=…`).
+    ///
+    /// Its parameters may name every setting of this type, in words as `schema=billing`, `max_connections=20`,
+    /// `call_timeout=10s` (with a unit: `ms`, `s`, `m` or `h`), `migrate=check`, `wake=off`, `pooler=transaction`; the
+    /// others keep their defaults. What the URL leaves out of user, password, host and database the client takes from
+    /// where PostgreSQL's own tools do.
     ///
     /// # Errors
-    /// `Invalid` for what is no such URL; the error does not show it.
+    /// `Invalid` for what is no such URL, and for a parameter that is unknown or has a bad value, which it names. It
+    /// shows nothing else of the URL.
     pub fn new(url: &str) -> Result<Self> {
-        Ok(Self::from_options(url.parse().map_err(error::fault)?))
+        url::read(url)
     }
 
     pub(crate) fn from_options(options: PgConnectOptions) -> Self {
@@ -170,15 +178,64 @@ impl PostgresConfig {
         self
     }
 
+    /// Refuses settings that contradict each other, and bounds that bound nothing.
+    pub(crate) fn validate(&self) -> Result<()> {
+        const LONGEST_LOCK: Duration = Duration::from_secs(24 * 24 * 3600);
+        const LARGEST_PAYLOAD: usize = 256 * 1024 * 1024;
+        if self.pooler == Pooler::Transaction && self.wake == Wake::On {
+            return Err(Error::invalid(
+                "wake=on needs a session of its own, which pooler=transaction does not give: leave wake off",
+            ));
+        }
+        for (name, time) in [
+            ("acquire_timeout", self.acquire_timeout),
+            ("call_timeout", self.call_timeout),
+            ("lock_timeout", self.lock_timeout),
+        ] {
+            if time < Duration::from_millis(1) {
+                return Err(Error::invalid(format!(
+                    "{name} is {time:?}: it must be at least 1 ms"
+                )));
+            }
+        }
+        if self.lock_timeout > LONGEST_LOCK {
+            return Err(Error::invalid(format!(
+                "lock_timeout is {:?}: the server takes 24 days at most",
+                self.lock_timeout
+            )));
+        }
+        if self.max_payload.get() > LARGEST_PAYLOAD {
+            return Err(Error::invalid(format!(
+                "max_payload is {} bytes: it may be {LARGEST_PAYLOAD} at most",
+                self.max_payload
+            )));
+        }
+        Ok(())
+    }
+
     /// Where the server is, without secrets.
     pub(crate) fn endpoint(&self) -> String {
         let options = &self.options;
         let database = options.get_database().unwrap_or("");
-        format!(
-            "postgres://{}:{}/{database}",
-            options.get_host(),
-            options.get_port()
-        )
+        match options.get_socket() {
+            Some(socket) => format!("postgres:///{database}?host={}", socket.display()),
+            None => format!(
+                "postgres://{}:{}/{database}",
+                options.get_host(),
+                options.get_port()
+            ),
+        }
+    }
+
+    /// The client's options for every connection to the server.
+    pub(crate) fn options(&self) -> PgConnectOptions {
+        let options = self.options.clone();
+        match self.pooler {
+            Pooler::None => options,
+            // The session that a statement was prepared in is another transaction's soon; and such a pooler refuses the
+            // start-up options that it cannot keep apart.
+            Pooler::Transaction => options.statement_cache_capacity(0).extra_float_digits(None),
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use headless_abstractions::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row, Transaction};
 
 use crate::{
     PostgresConfig, Schema,
     error::fault,
+    postgres,
     sql::{in_schema, statements},
 };
 
@@ -72,10 +73,11 @@ pub struct MigrationState {
 ///
 /// Any number of processes at once are safe: each step is applied by one of them, whole or not at all.
 pub(crate) async fn migrate(config: &PostgresConfig) -> Result<Vec<Migration>> {
+    config.validate()?;
     let statements = Statements::new(&config.schema);
     let mut conn = connect(config).await?;
     let mut applied = Vec::new();
-    while let Some(step) = next_step(&mut conn, &statements, &config.schema).await? {
+    while let Some(step) = next_step(&mut conn, config, &statements).await? {
         applied.push(step);
     }
     conn.close().await.map_err(fault)?;
@@ -84,17 +86,20 @@ pub(crate) async fn migrate(config: &PostgresConfig) -> Result<Vec<Migration>> {
 
 /// Says how far the schema has come, and changes nothing.
 pub(crate) async fn check(config: &PostgresConfig) -> Result<MigrationState> {
+    config.validate()?;
     let statements = Statements::new(&config.schema);
     let mut conn = connect(config).await?;
+    let mut tx = begin(&mut conn, config).await?;
     let exists: bool = sqlx::query_scalar(statements.table_exists.get())
-        .fetch_one(&mut conn)
+        .fetch_one(&mut *tx)
         .await
         .map_err(fault)?;
     let applied = if exists {
-        known(&mut conn, &statements, &config.schema).await?
+        known(&mut tx, &statements, &config.schema).await?
     } else {
         0
     };
+    tx.rollback().await.map_err(fault)?;
     conn.close().await.map_err(fault)?;
     let (applied, pending) = Migration::ALL.split_at(applied);
     Ok(MigrationState {
@@ -104,16 +109,22 @@ pub(crate) async fn check(config: &PostgresConfig) -> Result<MigrationState> {
 }
 
 async fn connect(config: &PostgresConfig) -> Result<PgConnection> {
-    PgConnection::connect_with(&config.options).await.map_err(fault)
+    PgConnection::connect_with(&config.options()).await.map_err(fault)
+}
+
+async fn begin<'c>(conn: &'c mut PgConnection, config: &PostgresConfig) -> Result<Transaction<'c, Postgres>> {
+    let begin = postgres::statements(config).begin.get();
+    conn.begin_with(begin).await.map_err(fault)
 }
 
 /// Applies the first step that is missing, if any, in one transaction under the lock of this schema.
 async fn next_step(
     conn: &mut PgConnection,
+    config: &PostgresConfig,
     statements: &Statements,
-    schema: &Schema,
 ) -> Result<Option<Migration>> {
-    let mut tx = conn.begin().await.map_err(fault)?;
+    let schema = &config.schema;
+    let mut tx = begin(conn, config).await?;
     sqlx::query(statements.lock.get())
         .bind(lock_key(schema))
         .execute(&mut *tx)

@@ -23,6 +23,7 @@ statements! {
     /// What every part sends.
     Statements {
         begin: "session/begin",
+        begin_pooled: "session/begin_pooled",
         commit: "session/commit",
         rollback: "session/rollback",
         ping: "session/ping",
@@ -91,7 +92,7 @@ impl Postgres {
     /// # Cancel safety
     /// Dropping the future leaves no connection behind, and the schema at a whole step.
     pub async fn connect_with(config: PostgresConfig) -> Result<Self> {
-        let client = lazy_pool(&config, config.max_connections.get(), config.options.clone());
+        let client = lazy_pool(&config, config.max_connections.get(), config.options());
         Self::open(config, client).await
     }
 
@@ -116,7 +117,7 @@ impl Postgres {
     pub async fn migrate(config: &PostgresConfig) -> Result<Vec<Migration>> {
         migrate::migrate(config)
             .await
-            .map_err(|error| error.with_operation("migrate").with_provider(NAME))
+            .map_err(|error| in_context(error, "migrate", config))
     }
 
     /// Says how far the schema has come, and changes nothing.
@@ -126,7 +127,7 @@ impl Postgres {
     pub async fn check(config: &PostgresConfig) -> Result<MigrationState> {
         migrate::check(config)
             .await
-            .map_err(|error| error.with_operation("check").with_provider(NAME))
+            .map_err(|error| in_context(error, "check", config))
     }
 
     async fn open(config: PostgresConfig, client: PgPool) -> Result<Self> {
@@ -135,7 +136,7 @@ impl Postgres {
             Migrate::Check => {
                 let pending = Self::check(&config).await?.pending;
                 if let Some(first) = pending.first() {
-                    return Err(Error::new(
+                    let missing = Error::new(
                         ErrorKind::NotFound,
                         format!(
                             "schema {} lacks {} migrations, the first is {}: run `headless migrate`",
@@ -143,9 +144,8 @@ impl Postgres {
                             pending.len(),
                             first.name
                         ),
-                    )
-                    .with_operation("connect")
-                    .with_provider(NAME));
+                    );
+                    return Err(in_context(missing, "connect", &config));
                 }
             }
         }
@@ -153,10 +153,10 @@ impl Postgres {
         let work = lazy_pool(&config, config.max_connections.get(), options.clone());
         let control = lazy_pool(&config, config.control_connections.get(), options.clone());
         let wake = Waker::new(config.wake, &config.schema, options, control.clone());
-        let statements = Statements::new(&config.schema);
-        let id = identify(&control, &statements)
+        let statements = statements(&config);
+        let id = identify(&control, config.pooler, &statements)
             .await
-            .map_err(|error| error.with_operation("connect"))?;
+            .map_err(|error| in_context(error, "connect", &config))?;
         Ok(Self {
             shared: Arc::new(Shared {
                 id,
@@ -228,12 +228,11 @@ impl Shared {
 
 /// The options of the provider's own connections.
 fn ours(config: &PostgresConfig) -> PgConnectOptions {
-    let options = config.options.clone();
     match config.pooler {
         // Generic plans over a long backlog would be compiled at each call otherwise: measured at 3.7 times the cost.
-        Pooler::None => options.options([("jit", "off")]),
-        // Such a pooler refuses start-up options; a name for a statement outlives its transaction's session.
-        Pooler::Transaction => options.statement_cache_capacity(0),
+        Pooler::None => config.options().options([("jit", "off")]),
+        // It would refuse that.
+        Pooler::Transaction => config.options(),
     }
 }
 
@@ -254,12 +253,31 @@ fn lazy_pool(config: &PostgresConfig, most: u32, options: PgConnectOptions) -> P
         .connect_lazy_with(options)
 }
 
-async fn identify(pool: &PgPool, statements: &Statements) -> Result<StoreId> {
+/// An error of connecting or migrating, with where that was.
+fn in_context(error: Error, operation: &'static str, config: &PostgresConfig) -> Error {
+    error
+        .with_operation(operation)
+        .with_provider(NAME)
+        .with_resource(config.endpoint())
+}
+
+/// The statements that every part sends, as they are behind this pooler.
+pub(crate) fn statements(config: &PostgresConfig) -> Statements {
+    let mut statements = Statements::new(&config.schema);
+    if config.pooler == Pooler::Transaction {
+        statements.begin = statements.begin_pooled.clone();
+    }
+    statements
+}
+
+async fn identify(pool: &PgPool, pooler: Pooler, statements: &Statements) -> Result<StoreId> {
+    let mut session = Session::open(pool, pooler, statements).await?;
     let row = sqlx::query(statements.identify.get())
         .persistent(false)
-        .fetch_one(pool)
+        .fetch_one(&mut *session)
         .await
         .map_err(fault)?;
+    session.finish(statements).await?;
     let id: Uuid = row.try_get("id").map_err(fault)?;
     let database: i64 = row.try_get("database").map_err(fault)?;
     // A copy of the schema in another database of the server is another store.
