@@ -34,16 +34,14 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Reads a line; the error says which.
+    /// Reads a line; the error says which, and what of it is wrong.
     fn parse(number: u64, text: &[u8]) -> Result<Self, String> {
+        let object = text.trim_ascii_start().starts_with(b"{");
         match serde_json::from_slice(text) {
-            Ok(line) => Ok(Self { number, ..line }),
-            Err(error) => {
-                let text = error.to_string();
-                // The parser's own line is always the first.
-                let what = text.rsplit_once(" at line ").map_or(&*text, |(what, _)| what);
-                Err(format!("line {number}, column {}: {what}", error.column()))
-            }
+            // An array would be read as the fields in their order.
+            Ok(line) if object => Ok(Self { number, ..line }),
+            Ok(_) => Err(mistake(number, text, "")),
+            Err(error) => Err(mistake(number, text, &without_place(&error))),
         }
     }
 
@@ -60,6 +58,63 @@ impl Line {
         event
             .chain(headers)
             .fold(message, |message, (name, value)| message.header(name, value))
+    }
+}
+
+/// What is wrong with a line that is no message; `otherwise` is said where nothing better is known.
+fn mistake(number: u64, text: &[u8], otherwise: &str) -> String {
+    let fields = match serde_json::from_slice(text) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(other) => return format!("line {number} is {}, it must be an object", kind(&other)),
+        Err(error) => {
+            let (what, column) = (without_place(&error), error.column());
+            return format!("line {number} is not JSON: {what} (column {column})");
+        }
+    };
+    let must_be = |name: &str, value: &Value, wanted: &str| {
+        format!(
+            "line {number}: the field `{name}` is {}, it must be {wanted}",
+            kind(value)
+        )
+    };
+    for name in ["id", "key", "event"] {
+        match fields.get(name) {
+            None | Some(Value::Null | Value::String(_)) => {}
+            Some(other) => return must_be(name, other, "a string"),
+        }
+    }
+    match fields.get("headers") {
+        None => {}
+        Some(Value::Object(headers)) => {
+            if let Some((name, other)) = headers.iter().find(|(_, value)| !value.is_string()) {
+                return must_be(&format!("headers.{name}"), other, "a string");
+            }
+        }
+        Some(other) => return must_be("headers", other, "an object"),
+    }
+    if fields.contains_key("payload") {
+        format!("line {number}: {otherwise}")
+    } else {
+        lacking(number, "payload")
+    }
+}
+
+/// What the parser says, without its own count of lines, of which each text is the first.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ")
+        .map_or(&*text, |(what, _)| what)
+        .to_owned()
+}
+
+const fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
     }
 }
 
@@ -88,8 +143,8 @@ pub(crate) fn read_keyed(path: &Path) -> anyhow::Result<Vec<Line>> {
     let (mut keyed, mut mistakes) = (Vec::new(), Vec::new());
     for line in lines(open(path)?) {
         match line.with_context(|| path.display().to_string())? {
-            Ok(line) if line.id.is_none() => mistakes.push(lacking(&line, "id")),
-            Ok(line) if line.key.is_none() => mistakes.push(lacking(&line, "key")),
+            Ok(line) if line.id.is_none() => mistakes.push(lacking(line.number, "id")),
+            Ok(line) if line.key.is_none() => mistakes.push(lacking(line.number, "key")),
             Ok(line) => keyed.push(line),
             Err(mistake) => mistakes.push(mistake),
         }
@@ -98,6 +153,6 @@ pub(crate) fn read_keyed(path: &Path) -> anyhow::Result<Vec<Line>> {
     Ok(keyed)
 }
 
-fn lacking(line: &Line, field: &str) -> String {
-    format!("line {}: it lacks the field `{field}`", line.number)
+fn lacking(number: u64, field: &str) -> String {
+    format!("line {number}: it lacks the field `{field}`")
 }

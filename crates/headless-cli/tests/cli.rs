@@ -131,15 +131,36 @@ fn should_print_every_figure_in_its_order_when_json_is_asked_for() {
 fn should_report_every_mistake_and_publish_nothing_when_the_input_of_the_demo_is_wrong() {
     let parsed = headless(
         &["demo", "--input", "-"],
-        "{\"id\":\"a\",\"key\":\"k\",\"payload\":1}\n\nnope\n{\"key\":\"k\",\"payload\":1}\n{\"id\":\"b\",\"payload\":1}\n{\"id\":\"c\",\"key\":\"k\"}\n\u{feff}",
+        &[
+            "{\"id\":\"a\",\"key\":\"k\",\"payload\":1}",
+            "",
+            "nope",
+            "{\"key\":\"k\",\"payload\":1}",
+            "{\"id\":\"b\",\"payload\":1}",
+            "{\"id\":\"c\",\"key\":\"k\"}",
+            "\u{feff}",
+            "{\"id\":7,\"key\":[],\"payload\":1}",
+            "{\"id\":\"d\",\"key\":\"k\",\"headers\":{\"x\":\"1\",\"y\":true},\"payload\":1}",
+            "[\"e\",\"k\",null,{},1]",
+            "{\"id\":\"f\",\"id\":\"g\",\"key\":\"k\",\"payload\":1}",
+            "{\"id\":\"h\",\"key\":\"k\",\"headers\":\"x\",\"payload\":1",
+            "{\"id\":\"i\",\"key\":\"k\",\"headers\":\"x\",\"payload\":1}",
+        ]
+        .join("\n"),
     );
     assert_eq!((parsed.code, &*parsed.stdout), (2, ""));
     for mistake in [
-        "line 3, column 2: expected ident",
+        "line 3 is not JSON: expected ident (column 2)",
         "line 4: it lacks the field `id`",
         "line 5: it lacks the field `key`",
-        "line 6, column 20: missing field `payload`",
-        "line 7, column 1: expected value",
+        "line 6: it lacks the field `payload`",
+        "line 7 is not JSON: expected value (column 1)",
+        "line 8: the field `id` is a number, it must be a string",
+        "line 9: the field `headers.y` is true or false, it must be a string",
+        "line 10 is an array, it must be an object",
+        "line 11: duplicate field `id`",
+        "line 12 is not JSON: EOF while parsing an object (column 45)",
+        "line 13: the field `headers` is a string, it must be an object",
     ] {
         assert!(
             parsed.stderr.contains(mistake),
@@ -266,7 +287,7 @@ fn should_publish_the_others_and_report_each_mistake_when_lines_are_wrong() {
         .map(|object| object["line"].clone())
         .collect();
     assert_eq!(lines, [json!(1), json!(5)]);
-    for mistake in ["line 2, column 2: expected ident", "line 3:", "has no key"] {
+    for mistake in ["line 2 is not JSON: expected ident", "line 3:", "has no key"] {
         assert!(
             ended.stderr.contains(mistake),
             "{:?} lacks {mistake:?}",
