@@ -2,10 +2,14 @@
 
 use std::ops::{Deref, DerefMut};
 
-use headless_abstractions::Result;
+use headless_abstractions::{Error, ErrorKind, Result};
 use sqlx::{Executor, PgConnection, PgPool, Postgres, pool::PoolConnection};
 
-use crate::{Pooler, error::fault, postgres::Statements};
+use crate::{
+    Pooler,
+    error::{NAME, fault},
+    postgres::Statements,
+};
 
 /// One connection for one call of the provider. Behind a pooler of transactions it is within a transaction.
 ///
@@ -20,7 +24,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) async fn open(pool: &PgPool, pooler: Pooler, statements: &Statements) -> Result<Self> {
-        let conn = pool.acquire().await.map_err(fault)?;
+        let conn = acquire(pool, "control_connections").await?;
         let mut session = Self {
             conn,
             in_transaction: false,
@@ -54,6 +58,36 @@ impl Session {
         }
         self.finished = true;
         Ok(())
+    }
+}
+
+/// A connection of this pool, whose bound is the setting of that name.
+pub(crate) async fn acquire(pool: &PgPool, bound: &'static str) -> Result<PoolConnection<Postgres>> {
+    pool.acquire().await.map_err(|error| match error {
+        sqlx::Error::PoolTimedOut => out_of_time(pool, bound).with_provider(NAME).with_source(error),
+        error => fault(error),
+    })
+}
+
+/// Tells apart what the client calls by one name: nothing came free, or nothing could be connected to.
+fn out_of_time(pool: &PgPool, bound: &'static str) -> Error {
+    let most = pool.options().get_max_connections();
+    let used = pool
+        .size()
+        .saturating_sub(u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
+    if used >= most {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "all {most} connections were in use for longer than acquire_timeout: raise {bound}, or end \
+                 transactions sooner"
+            ),
+        )
+    } else {
+        Error::new(
+            ErrorKind::Unavailable,
+            "no connection could be made within acquire_timeout: is the server running, and can it be reached?",
+        )
     }
 }
 

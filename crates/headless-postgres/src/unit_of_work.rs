@@ -12,6 +12,7 @@ use crate::{
     Postgres,
     error::{NAME, fault},
     postgres::Shared,
+    session::acquire,
 };
 
 /// A transaction of its own. [`conn`](Self::conn) is where the application's statements go.
@@ -29,7 +30,7 @@ pub struct PostgresTx {
 
 impl PostgresTx {
     pub(crate) async fn begin(shared: Arc<Shared>) -> Result<Self> {
-        let conn = shared.work.acquire().await.map_err(fault)?;
+        let conn = acquire(&shared.work, "max_connections").await?;
         let mut tx = Self {
             shared,
             conn,

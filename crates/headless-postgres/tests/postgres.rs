@@ -1,0 +1,16 @@
+//! PostgreSQL beyond the conformance suites: settings, migrations, statements, poolers, bad input, other clients.
+
+#![expect(clippy::unwrap_used, reason = "tests against a real server")]
+
+#[path = "postgres/bad_input.rs"]
+mod bad_input;
+#[path = "postgres/migrations.rs"]
+mod migrations;
+#[path = "postgres/pgbouncer.rs"]
+mod pgbouncer;
+#[path = "postgres/rights.rs"]
+mod rights;
+#[path = "statements.rs"]
+mod statements;
+#[path = "postgres/world.rs"]
+mod world;

@@ -1,0 +1,1 @@
+update {schema}.migration set checksum = '\x00' where version = 1

@@ -1,0 +1,2 @@
+create schema {schema};
+grant usage, create on schema {schema} to {schema};

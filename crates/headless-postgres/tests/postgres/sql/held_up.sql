@@ -1,0 +1,1 @@
+select pid from pg_locks where relation = '{schema}.migration'::regclass and not granted

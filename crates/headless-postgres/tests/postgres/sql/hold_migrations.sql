@@ -1,0 +1,2 @@
+-- Reading goes on, writing waits.
+lock table {schema}.migration in share mode

@@ -1,0 +1,1 @@
+create table {schema}.pooled (number integer not null, text text not null)

@@ -1,0 +1,1 @@
+insert into {schema}.pooled (number, text) values ($1, $2)

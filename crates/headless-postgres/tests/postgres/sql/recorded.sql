@@ -1,0 +1,1 @@
+select version from {schema}.migration order by applied_at, version
