@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, value_parser};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
 
 /// Publish, and watch that nothing is lost.
 #[derive(Debug, Parser)]
@@ -17,7 +17,7 @@ Exit codes:
   0  all went well
   1  something failed
   2  the input or the usage is wrong
-  3  the demo found something lost, doubled or overtaken
+  3  the demo found something lost, doubled or overtaken; `migrate --check` found migrations that are missing
 
 RUST_LOG sets what is logged to standard error, as in RUST_LOG=headless=debug; by default warnings.";
 
@@ -25,13 +25,18 @@ RUST_LOG sets what is logged to standard error, as in RUST_LOG=headless=debug; b
 pub(crate) enum Command {
     /// Publish messages through an outbox, handle them with two members, and count what was lost, doubled or overtaken
     Demo(DemoArgs),
+    /// One process of a demo
+    #[command(hide = true)]
+    DemoMember(DemoMemberArgs),
+    /// Bring the schema of a store up to date; any number of processes at once are safe
+    Migrate(MigrateArgs),
     /// Publish one message, or each line of a file
     Publish(PublishArgs),
 }
 
-/// The arguments of `demo`.
+/// What the messages of the demo are made from.
 #[derive(Debug, Args)]
-pub(crate) struct DemoArgs {
+pub(crate) struct LinesArgs {
     /// JSON lines with id (the idempotency key), key (the partition key), event (a header) and payload (the body), or
     /// `-` for standard input; without it, orders are made up
     #[arg(long, value_name = "FILE", conflicts_with_all = ["keys", "messages"])]
@@ -42,16 +47,67 @@ pub(crate) struct DemoArgs {
     /// How many orders are made up
     #[arg(long, default_value_t = 20_000)]
     pub(crate) messages: u64,
-    /// The store; this version has `memory:` alone
+}
+
+/// The arguments of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) lines: LinesArgs,
+    /// The store: `memory:`, or `postgres://…`, where the demo works in a schema of its own and removes it at its end
     #[arg(long, value_name = "URL", default_value = "memory:")]
     pub(crate) store: String,
-    /// The transport; this version has `memory:` alone
+    /// The transport, likewise. Unless one of the two is memory, the members are processes
     #[arg(long, value_name = "URL", default_value = "memory:")]
     pub(crate) transport: String,
-    /// Take one member away after N handled messages, as a crash would, and start another
+    /// Take one member away after N handled messages, as a crash would (with SIGKILL, where it is a process), and start
+    /// another
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     pub(crate) crash_after: Option<u64>,
     /// Print the figures as JSON, on the last line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The arguments of `demo-member`. It ends when its standard input has ended and everything is settled.
+#[derive(Debug, Args)]
+pub(crate) struct DemoMemberArgs {
+    /// What it does
+    #[arg(long)]
+    pub(crate) role: Role,
+    /// The store, with the schema of the demo
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: String,
+    /// The transport
+    #[arg(long, value_name = "URL")]
+    pub(crate) transport: String,
+    #[command(flatten)]
+    pub(crate) lines: LinesArgs,
+}
+
+/// What a process of a demo does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Publishes what is not published yet, and ends.
+    Producer,
+    /// Sends the outbox.
+    Relay,
+    /// Handles.
+    Consumer,
+    /// Relays and handles.
+    Member,
+}
+
+/// The arguments of `migrate`.
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArgs {
+    /// The store
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: String,
+    /// Change nothing, list what is missing, and end with 3 if there is any
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Print a JSON object
     #[arg(long)]
     pub(crate) json: bool,
 }

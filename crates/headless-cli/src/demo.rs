@@ -1,23 +1,27 @@
 //! `headless demo`: publish through the outbox, handle with two members, take one of them away, and count what became of
 //! it all. It uses the public facade alone.
 
+mod books;
 mod member;
-mod report;
 
-use std::{mem, sync::Arc, sync::atomic::AtomicU64, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use anyhow::Result;
-use headless::{Event, Memory, MemoryTx, Providers, PublishExt, Runtime, UnitOfWork};
-use indicatif::ProgressBar;
+use anyhow::{Result, bail};
+use headless::Event;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use serde_json::Value;
+use tokio::{signal, sync::watch, task::AbortHandle, task::JoinSet, time};
 
-use self::{member::Member, report::Report};
-use crate::{bad_input::BadInput, cli::DemoArgs, input, input::Line, progress, urls};
+use crate::cli::{DemoArgs, DemoMemberArgs, Role};
+use crate::report::{Report, Told};
+use crate::{bad_input::BadInput, child, input::Line, live::Live, orders, sandbox::Sandbox};
 
 /// How long everything may take to settle once all is published.
 const PATIENCE: Duration = Duration::from_mins(10);
+/// How long what a process holds is held without a word from it.
+const LEASE: Duration = Duration::from_secs(2);
+/// How often the rows of members in other processes are counted.
+const COUNT: Duration = Duration::from_millis(25);
 
 /// The body of a message, whatever it is.
 #[derive(Serialize, Deserialize)]
@@ -27,107 +31,107 @@ impl Event for Payload {
     const TOPIC: &'static str = "demo.events";
 }
 
-/// Store and transport, as one process is connected to them.
-struct Servers(Memory, Memory);
-
-/// What the members tell as it happens; the figures of the report are counted from stored rows.
-struct Live {
-    bar: ProgressBar,
-    /// How many messages there are to handle before the crash; 0 for no crash.
-    until_crash: AtomicU64,
-    crashed: mpsc::UnboundedSender<usize>,
+/// Runs the demo until everything is settled, and leaves nothing of it.
+pub(crate) async fn run(args: &DemoArgs) -> Result<Report> {
+    let lines = orders::lines(&args.lines)?;
+    let sandbox = Sandbox::create(&args.store, &args.transport).await?;
+    let report = tokio::select! {
+        biased;
+        report = settle(&sandbox, lines, args.crash_after.unwrap_or(0)) => report,
+        signal = signal::ctrl_c() => signal.map_err(Into::into).and_then(|()| bail!("interrupted")),
+    };
+    sandbox.remove().await?;
+    report
 }
 
-/// Runs the demo until everything is settled.
-pub(crate) async fn run(args: &DemoArgs) -> Result<Report> {
-    let lines = match &args.input {
-        Some(path) => input::read_keyed(path)?,
-        None => orders(args.messages, args.keys),
-    };
-    let (count, providers) = (lines.len(), Providers::builtin());
-    let store = urls::store_as(&providers, &args.store).await?;
-    let servers = Servers(store, urls::transport_as(&providers, &args.transport).await?);
-    let (crashed, mut crashes) = mpsc::unbounded_channel();
-    let live = Arc::new(Live {
-        bar: progress::line(Some(count as u64), "handled"),
-        until_crash: AtomicU64::new(args.crash_after.unwrap_or(0)),
-        crashed,
-    });
-    let mut members = Vec::new();
+async fn settle(sandbox: &Sandbox, lines: Vec<Line>, until_crash: u64) -> Result<Report> {
+    sandbox
+        .execute(include_str!("../queries/demo/create.sql"))
+        .await?;
+    let (count, (publishing, published)) = (lines.len(), watch::channel(()));
+    let (live, mut crashes) = Live::new(count, until_crash);
+    let mut members = JoinSet::new();
+    let mut running = Vec::new();
     for number in 0..2 {
-        members.push(Member::start(number, &servers, &live).await?);
+        running.push(start(number, sandbox, &live, &published, &mut members).await?);
     }
-    let (mut producing, mut published) = (tokio::spawn(produce(servers.connect(), lines)), false);
-    loop {
+    let mut producing = tokio::spawn(produce(sandbox.again().await?, lines));
+    let (mut publishing, mut told, mut ticks) = (Some(publishing), Vec::new(), time::interval(COUNT));
+    while !members.is_empty() {
         tokio::select! {
             biased;
             Some(number) = crashes.recv() => {
-                live.bar.set_message("(one member was taken away)");
-                let new = Member::start(number, &servers, &live).await?;
-                // Leaked as it is: none of its destructors runs.
-                mem::forget(mem::replace(&mut members[number], new));
+                live.gone();
+                running[number].abort();
+                running[number] = start(number, sandbox, &live, &published, &mut members).await?;
             }
-            done = &mut producing, if !published => {
+            done = &mut producing, if publishing.is_some() => {
                 done??;
-                published = true;
+                publishing = None;
             }
-            settled = members[0].runtime.settled(PATIENCE), if published => break settled?,
+            Some(ended) = members.join_next() => match ended {
+                Err(error) if error.is_cancelled() => {}
+                ended => told.push(ended??),
+            },
+            _ = ticks.tick(), if sandbox.is_shared() => live.look(books::count(&sandbox.store).await?),
         }
     }
-    let dead = members[0].runtime.backlog().await?.dead;
-    let seconds = live.bar.elapsed().as_secs_f64();
-    live.bar.finish_and_clear();
-    let mut stats = Vec::new();
-    for member in members {
-        stats.push(member.stop().await?);
-    }
-    Ok(Report::of(&servers.0, count, dead, &stats, seconds)?)
+    let [published, handled] = books::rows(&sandbox.store).await?;
+    Ok(Report::of(count, &published, &handled, &told, live.end())?)
 }
 
-/// Orders that are made up.
-fn orders(count: u64, keys: u64) -> Vec<Line> {
-    let order = |number| Line {
-        number,
-        id: Some(format!("order-{number}")),
-        key: Some(format!("customer-{}", number % keys)),
-        event: Some("order.placed".to_owned()),
-        payload: json!({ "order": number, "total": number % 97 }),
-        ..Line::default()
-    };
-    (1..=count).map(order).collect()
+/// Starts a member: in this process where its servers are in memory, else in one of its own.
+async fn start(
+    number: usize,
+    sandbox: &Sandbox,
+    live: &Arc<Live>,
+    published: &watch::Receiver<()>,
+    members: &mut JoinSet<Result<Told>>,
+) -> Result<AbortHandle> {
+    let published = published.clone();
+    if sandbox.is_shared() {
+        let [store, transport] = sandbox.urls.clone();
+        return Ok(members.spawn(async move {
+            let args = [
+                "demo-member",
+                "--role=member",
+                "--store",
+                &store,
+                "--transport",
+                &transport,
+            ];
+            child::run(&args, published).await
+        }));
+    }
+    let (sandbox, live) = (sandbox.again().await?, live.clone());
+    let serving = member::serve(Role::Member, sandbox, move || live.handled(number), published);
+    Ok(members.spawn(serving))
+}
+
+/// `headless demo-member`: one process of a demo.
+pub(crate) async fn member(args: &DemoMemberArgs) -> Result<Told> {
+    let sandbox = Sandbox::enter([args.store.clone(), args.transport.clone()]).await?;
+    if args.role != Role::Producer {
+        return member::serve(args.role, sandbox, || false, child::until_told()).await;
+    }
+    produce(sandbox, orders::lines(&args.lines)?).await?;
+    Ok(Told::default())
 }
 
 /// Publishes every line, or none if one of them could not be published.
-async fn produce(servers: Servers, lines: Vec<Line>) -> Result<()> {
-    let runtime = servers.builder().relays(false).start().await?;
+async fn produce(sandbox: Sandbox, lines: Vec<Line>) -> Result<()> {
+    let rehearsal = Sandbox::create("memory:", "memory:").await?;
+    let runtime = member::builder(&rehearsal).relays(false).start().await?;
     let mut mistakes = Vec::new();
     for line in &lines {
-        // A unit of work that is dropped is rolled back.
-        if let Err(error) = publish(&runtime, line).await {
+        if let Err(error) = books::publish(&rehearsal.store, &runtime, line).await {
             mistakes.push(format!("line {}: {error}", line.number));
         }
     }
     BadInput::unless_empty(mistakes)?;
+    let runtime = member::builder(&sandbox).relays(false).start().await?;
     for line in &lines {
-        publish(&runtime, line).await?.commit().await?;
+        books::publish(&sandbox.store, &runtime, line).await?;
     }
     Ok(runtime.shutdown(PATIENCE).await?)
-}
-
-/// A unit of work that publishes a line and writes its domain row.
-async fn publish(runtime: &Runtime, line: &Line) -> headless::Result<UnitOfWork<MemoryTx>> {
-    let mut work = runtime.begin::<Memory>().await?;
-    let number = format!("{:020}", line.number); // so that it sorts as a number
-    let message = line.describe(work.message(Payload::TOPIC, &line.payload));
-    let id = message.header("line", &number).send().await?.id.to_string();
-    let row = json!({ "line": number, "key": line.key, "idempotency_key": line.id, "message": id });
-    work.put("published", &number, row.to_string()).await?;
-    Ok(work)
-}
-
-impl Servers {
-    /// As another process is connected to them.
-    fn connect(&self) -> Self {
-        Self(self.0.connect(), self.1.connect())
-    }
 }

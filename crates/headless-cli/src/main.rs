@@ -1,11 +1,17 @@
 //! The `headless` command.
 
 mod bad_input;
+mod child;
 mod cli;
 mod demo;
 mod input;
+mod live;
+mod migrate;
+mod orders;
 mod progress;
 mod publish;
+mod report;
+mod sandbox;
 mod urls;
 
 use std::{
@@ -19,12 +25,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     bad_input::BadInput,
-    cli::{Cli, Command, DemoArgs},
+    cli::{Cli, Command, DemoArgs, DemoMemberArgs},
 };
 
 const FAILED: u8 = 1;
 const WRONG: u8 = 2;
 const UNSOUND: u8 = 3;
+const PENDING: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -44,6 +51,13 @@ fn run(command: Command) -> Result<ExitCode> {
     let tokio = tokio::runtime::Runtime::new()?;
     match command {
         Command::Demo(args) => tokio.block_on(demo(&args)),
+        Command::DemoMember(args) => tokio.block_on(demo_member(&args)),
+        Command::Migrate(args) => tokio
+            .block_on(migrate::run(&args))
+            .map(|up_to_date| match up_to_date {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::from(PENDING),
+            }),
         Command::Publish(args) => tokio.block_on(publish::run(&args)).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -66,6 +80,12 @@ async fn demo(args: &DemoArgs) -> Result<ExitCode> {
     } else {
         ExitCode::from(UNSOUND)
     })
+}
+
+async fn demo_member(args: &DemoMemberArgs) -> Result<ExitCode> {
+    let told = demo::member(args).await?;
+    writeln!(io::stdout().lock(), "{}", serde_json::to_string(&told)?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[expect(clippy::print_stderr, reason = "where a command says why it failed")]

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use headless::{
-    Builder, ErrorKind, Headless, MessageBuilder, Ordered, Providers, PublishOutcome, Published, Publisher,
-    Raw, RawBytes,
+    Builder, Headless, MessageBuilder, Ordered, Providers, PublishOutcome, Published, Publisher, Raw,
+    RawBytes,
 };
 use serde_json::{Value, json};
 
@@ -17,7 +17,8 @@ use crate::{
     bad_input::BadInput,
     cli::PublishArgs,
     input::{self, Line},
-    progress, urls,
+    progress,
+    urls::{self, is_bad_input},
 };
 
 /// Publishes, and prints what became of each message.
@@ -32,16 +33,21 @@ pub(crate) async fn run(args: &PublishArgs) -> Result<()> {
 }
 
 async fn builder(args: &PublishArgs) -> Result<Builder> {
-    let providers = Providers::builtin();
+    let (store, transport) = urls::connect(
+        &Providers::builtin(),
+        args.store.as_deref(),
+        args.transport.as_deref(),
+    )
+    .await?;
     let mut builder = Headless::builder("headless-publish");
     if args.raw {
         builder = builder.codec(Raw);
     }
-    if let Some(url) = &args.store {
-        builder = builder.any_store(&urls::store(&providers, url).await?);
+    if let Some(store) = store {
+        builder = builder.any_store(&store);
     }
-    if let Some(url) = &args.transport {
-        builder = builder.any_transport(&urls::transport(&providers, url).await?);
+    if let Some(transport) = transport {
+        builder = builder.any_transport(&transport);
     }
     let order = args.partitions.map_or(Ordered::no(), Ordered::partitions);
     Ok(builder.topic_named(&args.topic, order))
@@ -131,13 +137,6 @@ const fn name(outcome: PublishOutcome) -> &'static str {
         PublishOutcome::Unrouted => "unrouted",
         _ => "published",
     }
-}
-
-fn is_bad_input(error: &headless::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Unsupported
-    )
 }
 
 fn bad_input(error: headless::Error) -> anyhow::Error {

@@ -1,43 +1,58 @@
 //! Stores and transports by URL, with the flag that named them in each error.
 
-use std::{any::Any, fmt::Display};
-
-use headless::{AnyStore, AnyTransport, Providers, Result};
+use anyhow::Result;
+use headless::{AnyStore, AnyTransport, Connected, ErrorKind, Providers};
 
 use crate::bad_input::BadInput;
 
-/// What `--store` names.
-pub(crate) async fn store(providers: &Providers, url: &str) -> Result<AnyStore, BadInput> {
-    let connected = providers.connect(url).await.map_err(wrong("--store"))?;
-    connected.store().map_err(wrong("--store"))
-}
+const STORE: &str = "--store";
+const TRANSPORT: &str = "--transport";
 
-/// What `--transport` names.
-pub(crate) async fn transport(providers: &Providers, url: &str) -> Result<AnyTransport, BadInput> {
-    let connected = providers.connect(url).await.map_err(wrong("--transport"))?;
-    connected.transport().map_err(wrong("--transport"))
-}
-
-/// What `--store` names, where it has to be of this type.
-pub(crate) async fn store_as<S: Any + Clone>(providers: &Providers, url: &str) -> Result<S, BadInput> {
-    let store = store(providers, url).await?;
-    store.typed().ok_or_else(|| unfit("--store", store.name()))
-}
-
-/// What `--transport` names, where it has to be of this type.
-pub(crate) async fn transport_as<T: Any + Clone>(providers: &Providers, url: &str) -> Result<T, BadInput> {
-    let transport = transport(providers, url).await?;
-    transport
-        .typed()
-        .ok_or_else(|| unfit("--transport", transport.name()))
-}
-
-fn unfit(flag: &str, name: &str) -> BadInput {
-    BadInput::new(format!(
-        "{flag}: this command cannot run on {name} in this version"
+/// What `--store` and `--transport` name. One URL for both is connected to once.
+pub(crate) async fn connect(
+    providers: &Providers,
+    store: Option<&str>,
+    transport: Option<&str>,
+) -> Result<(Option<AnyStore>, Option<AnyTransport>)> {
+    let stored = at(providers, STORE, store).await?;
+    let moved = match &stored {
+        Some(stored) if store == transport => Some(stored.clone()),
+        _ => at(providers, TRANSPORT, transport).await?,
+    };
+    Ok((
+        stored
+            .map(|part| part.store())
+            .transpose()
+            .map_err(wrong(STORE))?,
+        moved
+            .map(|part| part.transport())
+            .transpose()
+            .map_err(wrong(TRANSPORT))?,
     ))
 }
 
-fn wrong<E: Display>(flag: &str) -> impl Fn(E) -> BadInput {
-    move |error| BadInput::new(format!("{flag}: {error}"))
+async fn at(providers: &Providers, flag: &'static str, url: Option<&str>) -> Result<Option<Connected>> {
+    match url {
+        Some(url) => Ok(Some(providers.connect(url).await.map_err(wrong(flag))?)),
+        None => Ok(None),
+    }
+}
+
+/// Whether the user has to mend the input, rather than the world.
+pub(crate) fn is_bad_input(error: &headless::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Unsupported
+    )
+}
+
+/// Says which flag an error is about.
+pub(crate) fn wrong(flag: &'static str) -> impl Fn(headless::Error) -> anyhow::Error {
+    move |error| {
+        if is_bad_input(&error) {
+            BadInput::new(format!("{flag}: {error}")).into()
+        } else {
+            anyhow::Error::new(error).context(flag)
+        }
+    }
 }

@@ -198,7 +198,7 @@ fn should_report_every_mistake_and_publish_nothing_when_the_input_of_the_demo_is
 #[test]
 fn should_name_scheme_and_feature_without_secrets_when_a_provider_is_not_compiled_in() {
     for args in [
-        &["demo", "--store", "postgres://user:hunter2@localhost/db"][..],
+        &["demo", "--store", "redis://user:hunter2@localhost/db"][..],
         &["demo", "--transport", "amqp://user:hunter2@localhost"],
         &["publish", "--topic", "t", "--store", "sqlite:hunter2.db", "1"],
         &["publish", "--topic", "t", "--transport", "sqs:hunter2", "1"],
@@ -215,6 +215,45 @@ fn should_name_scheme_and_feature_without_secrets_when_a_provider_is_not_compile
     }
     let ended = headless(&["demo", "--store", "redis://localhost"], "");
     assert!(ended.stderr.contains("the feature \"redis\""), "{}", ended.stderr);
+}
+
+#[test]
+fn should_end_with_one_and_say_which_side_when_a_server_cannot_be_reached() {
+    // Nothing listens on port 1.
+    let url = "postgres://user:hunter2@127.0.0.1:1/db";
+    for args in [
+        &["demo", "--store", url][..],
+        &["publish", "--topic", "t", "--store", url, "1"],
+        &["migrate", "--store", url],
+        &["migrate", "--check", "--store", url],
+    ] {
+        let ended = headless(args, "");
+        assert_eq!(
+            (ended.code, &*ended.stdout),
+            (1, ""),
+            "{args:?}: {}",
+            ended.stderr
+        );
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+        for said in ["error: --store: ", "127.0.0.1:1", "can it be reached"] {
+            assert!(ended.stderr.contains(said), "{:?} lacks {said:?}", ended.stderr);
+        }
+    }
+}
+
+#[test]
+fn should_have_nothing_to_migrate_when_the_store_is_memory() {
+    for args in [&["migrate"][..], &["migrate", "--check"]] {
+        let ended = headless(&[args, &["--store", "memory:"]].concat(), "");
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        assert_eq!(
+            ended.stdout,
+            "memory keeps no schema: there is nothing to migrate\n"
+        );
+    }
+    let ended = headless(&["migrate", "--json", "--store", "memory:"], "");
+    let wanted = json!({ "provider": "memory", "schema": null, "present": [], "applied": [], "pending": [] });
+    assert_eq!(objects(&ended.stdout), [wanted]);
 }
 
 #[test]
@@ -348,6 +387,9 @@ fn should_end_with_two_when_the_usage_is_wrong() {
         ),
         (&["demo", "--input", "/no/such/file"], "/no/such/file"),
         (&["demo", "--keys", "0"], "--keys"),
+        (&["migrate", "--store", "sqs:x"], "--store: "),
+        (&["migrate", "--store", "postgres://h/d?schema=A"], "--store: "),
+        (&["migrate"], "--store"),
         (&["demo", "--crash-after", "0"], "--crash-after"),
         (&["demo", "--input", "-", "--keys", "2"], "cannot be used with"),
         (&[], "Usage"),

@@ -69,6 +69,7 @@ fn should_know_the_facade_alone_when_it_is_the_command() {
         "headless_core",
         "headless_messaging",
         "headless_memory",
+        "headless_postgres",
     ];
     for path in sources(&crate_root().join("src")) {
         let code = fs::read_to_string(&path).unwrap();

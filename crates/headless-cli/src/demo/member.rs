@@ -1,73 +1,61 @@
-//! A member of the group.
+//! A member of the group: in this process, or in one of its own.
 
-use std::{future, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{future, sync::Arc};
 
 use anyhow::Result;
-use headless::{
-    Builder, Consumer, ConsumerStats, Context, HandlerResult, Headless, Memory, Ordered, Preset, Runtime,
-};
-use serde_json::json;
+use headless::{Builder, Consumer, Context, HandlerResult, Headless, Ordered, Preset};
+use tokio::sync::watch;
 
-use super::{Live, Payload, Servers};
+use super::{LEASE, PATIENCE, Payload, books};
+use crate::{child, cli::Role, report::Told, sandbox::Sandbox};
 
-/// How long what a member holds is held without a word from it.
-const LEASE: Duration = Duration::from_secs(2);
-
-/// A member with threads of its own, as a process has them.
-pub(super) struct Member {
-    pub(super) runtime: Runtime,
-    tokio: &'static tokio::runtime::Runtime,
-}
-
-impl Member {
-    pub(super) async fn start(number: usize, servers: &Servers, live: &Arc<Live>) -> Result<Self> {
-        // For as long as this process lives: a tokio runtime must not be dropped where async code runs.
-        let tokio = Box::leak(Box::new(tokio::runtime::Runtime::new()?));
-        let (servers, live) = (Arc::new(servers.connect()), live.clone());
-        let builder = servers.builder().relay_lease(LEASE);
+/// Relays and handles, as its role is, until all is published (`published` has no sender) and settled.
+pub(super) async fn serve(
+    role: Role,
+    sandbox: Sandbox,
+    crashes: impl Fn() -> bool + Clone + Send + Sync + 'static,
+    mut published: watch::Receiver<()>,
+) -> Result<Told> {
+    let mut builder = builder(&sandbox).relays(role != Role::Consumer);
+    if role != Role::Relay {
+        let sandbox = Arc::new(sandbox);
         let consumer = Consumer::group("demo")
-            .on(move |_: Payload, cx| handle(cx, number, servers.clone(), live.clone()))
+            .on(move |_: Payload, cx| handle(cx, sandbox.clone(), crashes.clone()))
             .ordered_by_key()
             .lease(LEASE)
             .visibility(LEASE);
-        let runtime = tokio.spawn(builder.consumer(consumer).start()).await??;
-        Ok(Self { runtime, tokio })
+        builder = builder.consumer(consumer);
     }
-
-    /// Drains it, and says what it has done.
-    pub(super) async fn stop(self) -> Result<ConsumerStats> {
-        let consumer = self.runtime.consumers()[0].clone();
-        self.tokio.spawn(self.runtime.shutdown(5 * LEASE)).await??;
-        Ok(consumer.stats())
-    }
+    let runtime = builder.start().await?;
+    child::ended(&mut published).await;
+    runtime.settled(PATIENCE).await?;
+    let dead = runtime.backlog().await?.dead;
+    let consumer = runtime.consumers().first().cloned();
+    runtime.shutdown(5 * LEASE).await?;
+    let stats = consumer.map(|consumer| consumer.stats()).unwrap_or_default();
+    let (redelivered, retried) = (stats.redelivered, stats.retried);
+    Ok(Told {
+        redelivered,
+        retried,
+        dead,
+    })
 }
 
-impl Servers {
-    /// What producer and members have in common.
-    pub(super) fn builder(&self) -> Builder {
-        let builder = Headless::builder("demo").store(&self.0).transport(self.1.clone());
-        let builder = builder.topic::<Payload>(Ordered::partitions(16));
-        builder.preset(Preset::Development)
-    }
+/// What all processes of the demo have in common.
+pub(super) fn builder(sandbox: &Sandbox) -> Builder {
+    Headless::builder("demo")
+        .any_store(&sandbox.store)
+        .any_transport(&sandbox.transport)
+        .topic::<Payload>(Ordered::partitions(16))
+        .preset(Preset::Development)
+        .relay_lease(LEASE)
 }
 
-async fn handle(cx: Context, number: usize, servers: Arc<Servers>, live: Arc<Live>) -> HandlerResult {
-    let mut work = cx.begin::<Memory>().await?;
-    let message = cx.message();
-    let row = json!({
-        "line": message.headers.get("line"),
-        "key": message.key.as_ref().map(ToString::to_string),
-        "idempotency_key": message.idempotency_key.as_ref().map(ToString::to_string),
-        "message": message.id.to_string(),
-    });
-    work.push("handled", row.to_string()).await?;
-    work.commit().await?;
-    live.bar.inc(1);
-    if live.until_crash.fetch_sub(1, Ordering::Relaxed) == 1 {
-        // Gone at the worst moment, committed and not acknowledged: nothing that it calls answers any more.
-        servers.0.sever();
-        servers.1.sever();
-        live.crashed.send(number)?;
+async fn handle(cx: Context, sandbox: Arc<Sandbox>, crashes: impl Fn() -> bool + Send) -> HandlerResult {
+    books::handle(&sandbox.store, &cx).await?;
+    if crashes() {
+        // Gone at the worst moment: committed, and not acknowledged.
+        sandbox.sever();
         future::pending::<()>().await;
     }
     Ok(())

@@ -1,9 +1,19 @@
-//! What became of it all, counted from stored rows.
+//! What became of all messages of a demo, counted from stored rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headless::{ConsumerStats, Memory};
 use serde::{Deserialize, Serialize};
+
+/// What a process of the demo tells at its end.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// Deliveries to it that may have been made before.
+    pub(crate) redelivered: u64,
+    /// Attempts of its handler after the first.
+    pub(crate) retried: u64,
+    /// Dead letters in the store.
+    pub(crate) dead: u64,
+}
 
 /// A row of the tables `published` and `handled`.
 #[derive(Deserialize)]
@@ -34,17 +44,19 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// `dead` and `stats` are what the members that survived say.
-    pub(super) fn of(
-        store: &Memory,
+    /// Of the rows of published messages, and of those of handled ones in the order in which they were written; `told`
+    /// by the processes that survived.
+    pub(crate) fn of(
         lines: usize,
-        dead: u64,
-        stats: &[ConsumerStats],
+        published: &[String],
+        handled: &[String],
+        told: &[Told],
         elapsed_seconds: f64,
     ) -> serde_json::Result<Self> {
-        let (published, handled) = (rows(store, "published")?, rows(store, "handled")?);
+        let (published, handled) = (rows(published)?, rows(handled)?);
         let ids: BTreeSet<_> = handled.iter().map(|row| &row.message).collect();
         let keys: BTreeSet<_> = handled.iter().map(|row| &row.idempotency_key).collect();
+        let dead = told.iter().map(|told| told.dead).max().unwrap_or(0);
         let is_duplicate = |row: &&Row| !ids.contains(&row.message) && keys.contains(&row.idempotency_key);
         let duplicates = published.iter().filter(is_duplicate).count();
         Ok(Self {
@@ -52,8 +64,8 @@ impl Report {
             published: published.len(),
             handled: handled.len(),
             duplicates,
-            redelivered: stats.iter().map(|stats| stats.redelivered).sum(),
-            retried: stats.iter().map(|stats| stats.retried).sum(),
+            redelivered: told.iter().map(|told| told.redelivered).sum(),
+            retried: told.iter().map(|told| told.retried).sum(),
             dead,
             lost: published.len() as i128 - (handled.len() + duplicates) as i128 - i128::from(dead),
             order_violations: overtaking(&handled),
@@ -68,9 +80,8 @@ impl Report {
     }
 }
 
-fn rows(store: &Memory, table: &str) -> serde_json::Result<Vec<Row>> {
-    let rows = store.rows(table);
-    rows.iter().map(|(_, row)| serde_json::from_slice(row)).collect()
+fn rows(rows: &[String]) -> serde_json::Result<Vec<Row>> {
+    rows.iter().map(|row| serde_json::from_str(row)).collect()
 }
 
 /// How many rows came before one of their key that was published earlier.

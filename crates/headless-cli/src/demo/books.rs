@@ -1,0 +1,95 @@
+//! The demo's own rows, in the store that also holds outbox and inbox.
+
+use anyhow::{Context as _, Result};
+use headless::postgres::sqlx::{AssertSqlSafe, query, query_scalar};
+use headless::{AnyStore, Context, Event, HandlerResult, Memory, MessageId, Postgres, PublishExt, Runtime};
+use serde_json::json;
+
+use super::Payload;
+use crate::input::Line;
+
+/// A statement, in the schema of this run.
+macro_rules! sql {
+    ($verb:literal, $postgres:expr) => {
+        AssertSqlSafe(
+            include_str!(concat!("../../queries/demo/", $verb, ".sql"))
+                .replace("{schema}", $postgres.config().schema.as_str()),
+        )
+    };
+}
+
+/// Publishes a line and writes its row, in one unit of work; neither where the row is there.
+pub(super) async fn publish(store: &AnyStore, runtime: &Runtime, line: &Line) -> Result<()> {
+    let number = format!("{:020}", line.number); // so that it sorts as a number
+    let row = |id| row(&number, line.key.as_deref(), line.id.as_deref(), id);
+    if let Some(postgres) = store.typed::<Postgres>() {
+        let mut work = runtime.begin::<Postgres>().await?;
+        let message = line.describe(work.message(Payload::TOPIC, &line.payload));
+        let row = row(message.header("line", &number).send().await?.id);
+        let insert = query(sql!("publish", postgres)).bind(row).execute(work.conn());
+        if insert.await?.rows_affected() == 1 {
+            work.commit().await?;
+        }
+    } else {
+        let mut work = runtime.begin::<Memory>().await?;
+        let message = line.describe(work.message(Payload::TOPIC, &line.payload));
+        let row = row(message.header("line", &number).send().await?.id);
+        work.put("published", &number, row).await?;
+        work.commit().await?;
+    }
+    Ok(())
+}
+
+/// Writes the row of a handled message, in the unit of work that carries its mark.
+pub(super) async fn handle(store: &AnyStore, cx: &Context) -> HandlerResult {
+    let message = cx.message();
+    let line = message.headers.get("line").unwrap_or_default();
+    let key = message.key.as_ref().map(|key| key.as_str());
+    let id = message.idempotency_key.as_ref().map(|id| id.as_str());
+    let row = row(line, key, id, message.id);
+    if let Some(postgres) = store.typed::<Postgres>() {
+        let mut work = cx.begin::<Postgres>().await?;
+        let insert = query(sql!("handle", postgres)).bind(row);
+        insert.execute(work.conn()).await?;
+        work.commit().await?;
+    } else {
+        let mut work = cx.begin::<Memory>().await?;
+        work.push("handled", row).await?;
+        work.commit().await?;
+    }
+    Ok(())
+}
+
+fn row(line: &str, key: Option<&str>, id: Option<&str>, message: MessageId) -> String {
+    let message = message.to_string();
+    json!({ "line": line, "key": key, "idempotency_key": id, "message": message }).to_string()
+}
+
+/// How many messages are handled, where that can be counted.
+pub(super) async fn count(store: &AnyStore) -> Result<u64> {
+    let Some(postgres) = store.typed::<Postgres>() else {
+        return Ok(0);
+    };
+    let count: i64 = query_scalar(sql!("count_handled", postgres))
+        .fetch_one(postgres.client())
+        .await?;
+    Ok(count.try_into()?)
+}
+
+/// The rows of published messages by line, and those of handled ones in the order in which they were written.
+pub(super) async fn rows(store: &AnyStore) -> Result<[Vec<String>; 2]> {
+    if let Some(postgres) = store.typed::<Postgres>() {
+        let published = query_scalar(sql!("list_published", postgres));
+        let handled = query_scalar(sql!("list_handled", postgres));
+        let client = postgres.client();
+        return Ok([
+            published.fetch_all(client).await?,
+            handled.fetch_all(client).await?,
+        ]);
+    }
+    let memory = store
+        .typed::<Memory>()
+        .context("the demo runs on memory and PostgreSQL alone")?;
+    let text = |(_, row): (_, _)| String::from_utf8_lossy(&Vec::from(row)).into_owned();
+    Ok(["published", "handled"].map(|table| memory.rows(table).into_iter().map(text).collect()))
+}
