@@ -34,6 +34,7 @@ impl Event for Payload {
 /// Runs the demo until everything is settled, and leaves nothing of it.
 pub(crate) async fn run(args: &DemoArgs) -> Result<Report> {
     let lines = orders::lines(&args.lines)?;
+    rehearse(&lines).await?;
     let sandbox = Sandbox::create(&args.store, &args.transport).await?;
     let report = tokio::select! {
         biased;
@@ -55,8 +56,8 @@ async fn settle(sandbox: &Sandbox, lines: Vec<Line>, until_crash: u64) -> Result
     for number in 0..2 {
         running.push(start(number, sandbox, &live, &published, &mut members).await?);
     }
-    let mut producing = tokio::spawn(produce(sandbox.again().await?, lines));
-    let (mut publishing, mut told, mut ticks) = (Some(publishing), Vec::new(), time::interval(COUNT));
+    members.spawn(produce(sandbox.again().await?, lines, Some(publishing)));
+    let (mut told, mut ticks) = (Vec::new(), time::interval(COUNT));
     while !members.is_empty() {
         tokio::select! {
             biased;
@@ -64,10 +65,6 @@ async fn settle(sandbox: &Sandbox, lines: Vec<Line>, until_crash: u64) -> Result
                 live.gone();
                 running[number].abort();
                 running[number] = start(number, sandbox, &live, &published, &mut members).await?;
-            }
-            done = &mut producing, if publishing.is_some() => {
-                done??;
-                publishing = None;
             }
             Some(ended) = members.join_next() => match ended {
                 Err(error) if error.is_cancelled() => {}
@@ -114,24 +111,30 @@ pub(crate) async fn member(args: &DemoMemberArgs) -> Result<Told> {
     if args.role != Role::Producer {
         return member::serve(args.role, sandbox, || false, child::until_told()).await;
     }
-    produce(sandbox, orders::lines(&args.lines)?).await?;
-    Ok(Told::default())
+    produce(sandbox, orders::lines(&args.lines)?, None).await
 }
 
-/// Publishes every line, or none if one of them could not be published.
-async fn produce(sandbox: Sandbox, lines: Vec<Line>) -> Result<()> {
-    let rehearsal = Sandbox::create("memory:", "memory:").await?;
-    let runtime = member::builder(&rehearsal).relays(false).start().await?;
+/// Publishes every line where nobody consumes, so that every mistake shows before anything is published.
+async fn rehearse(lines: &[Line]) -> Result<()> {
+    let sandbox = Sandbox::create("memory:", "memory:").await?;
+    let runtime = member::builder(&sandbox).relays(false).start().await?;
     let mut mistakes = Vec::new();
-    for line in &lines {
-        if let Err(error) = books::publish(&rehearsal.store, &runtime, line).await {
+    for line in lines {
+        if let Err(error) = books::publish(&sandbox.store, &runtime, line).await {
             mistakes.push(format!("line {}: {error}", line.number));
         }
     }
-    BadInput::unless_empty(mistakes)?;
+    runtime.shutdown(PATIENCE).await?;
+    Ok(BadInput::unless_empty(mistakes)?)
+}
+
+/// Publishes every line; then there is no sender of `until` any more.
+async fn produce(sandbox: Sandbox, lines: Vec<Line>, until: Option<watch::Sender<()>>) -> Result<Told> {
     let runtime = member::builder(&sandbox).relays(false).start().await?;
     for line in &lines {
         books::publish(&sandbox.store, &runtime, line).await?;
     }
-    Ok(runtime.shutdown(PATIENCE).await?)
+    runtime.shutdown(PATIENCE).await?;
+    drop(until);
+    Ok(Told::default())
 }

@@ -96,12 +96,18 @@ async fn execute(postgres: &Postgres, statements: &str) -> Result<()> {
 
 /// The URL of this place on a server.
 fn within(url: &str, name: &str) -> String {
-    match url {
-        "memory:" => format!("memory:{name}"),
-        url if !url.starts_with("postgres") => url.to_owned(),
-        url if url.contains('?') => format!("{url}&schema={name}"),
-        url => format!("{url}?schema={name}"),
+    if url == "memory:" {
+        return format!("memory:{name}");
     }
+    if !url.starts_with("postgres") {
+        return url.to_owned();
+    }
+    let (server, query) = url.split_once('?').unwrap_or((url, ""));
+    let others = query
+        .split('&')
+        .filter(|setting| !setting.is_empty() && !setting.starts_with("schema="));
+    let others: String = others.flat_map(|setting| [setting, "&"]).collect();
+    format!("{server}?{others}schema={name}")
 }
 
 #[cfg(test)]
@@ -116,8 +122,8 @@ mod tests {
             ("sqs://queue", "sqs://queue"),
             ("postgres://h/db", "postgres://h/db?schema=x"),
             (
-                "postgresql://h/db?max_connections=2",
-                "postgresql://h/db?max_connections=2&schema=x",
+                "postgresql://h/db?max_connections=2&schema=mine&sslmode=disable",
+                "postgresql://h/db?max_connections=2&sslmode=disable&schema=x",
             ),
         ] {
             assert_eq!(within(url, "x"), wanted);
