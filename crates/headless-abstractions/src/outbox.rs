@@ -138,7 +138,12 @@ pub trait OutboxStore: Debug + Send + Sync + 'static {
     async fn append(&self, messages: &[Message]) -> Result<Vec<Appended>>;
 
     /// Acknowledges what the request names, then claims ready rows: at most `limit`, higher priorities first, then
-    /// oldest first, each with a fresh epoch.
+    /// oldest first, each with a fresh epoch. They are returned in that order, those of one key in its own.
+    ///
+    /// Which rows of different keys, or with a key and without, are chosen for a batch that does not hold them all may
+    /// be coarser: a store may keep them in groups, begin with the group whose first row is the oldest, and let the
+    /// priority of rows with a key decide no more than their order within the batch. No row waits for ever for others
+    /// that came later.
     ///
     /// Atomicity: the claim is one step, and so is each acknowledgement. Concurrency: claims that run at once are
     /// disjoint, and a key is with one owner at a time. Its cost does not grow with rows that are finished.
