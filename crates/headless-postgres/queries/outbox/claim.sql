@@ -1,0 +1,1 @@
+select * from {schema}.outbox_claim($1, $2, $3, $4, $5, $6)

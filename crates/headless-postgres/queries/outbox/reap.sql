@@ -1,0 +1,1 @@
+select {schema}.outbox_reap($1)
