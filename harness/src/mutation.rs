@@ -52,6 +52,8 @@ mutations! {
         MangleUnicode,
         /// Envelope fields past id, key and type do not travel.
         DropEnvelope,
+        /// The type of a message does not travel.
+        ForgetType,
         /// Payloads travel as text.
         PayloadAsText,
         /// A message with an empty payload is taken for none.
@@ -72,6 +74,8 @@ mutations! {
         HangAfterClose,
         /// Closing a second time is an error.
         CloseOnce,
+        /// Closing takes its time.
+        CloseLingers,
         /// Closing a handle or a subscriber leaves its deliveries where they are.
         CloseKeepsDeliveries,
         /// A dropped subscriber stays a member.
@@ -156,6 +160,8 @@ mutations! {
         HideRevocations,
         /// A receive that takes nothing does not renew the hold on partitions.
         ForgetRenewal,
+        /// A receive does not renew the hold on partitions while anything is unsettled.
+        HoldLapsesAtWork,
         /// Partitions are counted from one.
         WrongPartition,
     }

@@ -17,8 +17,8 @@ use crate::{
     case::{Case, CaseResult, Flag, case, ensure, ensure_eq, instead},
     cx::{Cx, group},
     mutation::Mutation::{
-        DropDelivery, DropEmptyHeader, DropEnvelope, IgnorePerInstance, IgnoreStartFrom, LoseAck,
-        MixGroupRows, MixGroups,
+        AttemptNeverCounted, BuryForgetsLetter, DropDelivery, DropEmptyHeader, DropEnvelope,
+        DuplicateDelivery, ForgetType, IgnorePerInstance, IgnoreStartFrom, LoseAck, MixGroupRows, MixGroups,
     },
     wait::{elapse, eventually},
 };
@@ -49,7 +49,7 @@ pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
             should_pick_the_handler_by_topic_and_type_when_there_are_several,
             "each message goes to the one handler of its topic and type"
         )
-        .catching(&[DropDelivery]),
+        .catching(&[ForgetType, DuplicateDelivery]),
         case!(
             should_name_its_cause_when_a_handler_publishes,
             "what a handler publishes carries on the conversation, and names the message that caused it"
@@ -64,7 +64,7 @@ pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
             should_run_on_threads_when_handlers_block,
             "a blocking handler may fail and panic like any other"
         )
-        .catching(&[DropDelivery]),
+        .catching(&[BuryForgetsLetter, AttemptNeverCounted]),
         case!(
             should_give_every_process_everything_when_the_group_is_its_own,
             "a group of one process gets all messages, and ends with it"

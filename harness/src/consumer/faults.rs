@@ -13,7 +13,7 @@ use super::{
 use crate::{
     case::{Case, CaseResult, case, ensure_eq},
     cx::Cx,
-    mutation::Mutation::{DropDelivery, LoseAck},
+    mutation::Mutation::{CloseKeepsDeliveries, DropDelivery, DuplicateDelivery, LoseAck, MarkForgotten},
     wait::eventually,
 };
 
@@ -23,12 +23,12 @@ pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
             should_go_on_when_receiving_fails_for_a_while,
             "a failed receive is repeated, and nothing is missed or doubled"
         )
-        .catching(&[DropDelivery]),
+        .catching(&[DropDelivery, DuplicateDelivery]),
         case!(
             should_subscribe_again_when_a_subscription_breaks,
             "a subscription that is gone is followed by another, and no message is lost"
         )
-        .catching(&[DropDelivery]),
+        .catching(&[CloseKeepsDeliveries, MarkForgotten]),
         case!(
             should_settle_in_the_end_when_settling_fails_for_a_while,
             "what was handled is settled once the broker answers, without being delivered again"

@@ -17,8 +17,8 @@ use crate::{
     case::{Case, CaseResult, Flag, case, ensure, ensure_eq},
     cx::{Cx, group},
     mutation::Mutation::{
-        BuryForgetsLetter, DropDelivery, DropEnvelope, ForgetDeliveryCount, ForgetFailures, ForgetRounds,
-        IgnoreRequeueDelay, LoseAck, ParkForgetsDelay, TerminalMovable,
+        BuryForgetsLetter, DropEnvelope, DuplicateDelivery, ForgetDeliveryCount, ForgetFailures,
+        ForgetRounds, IgnoreRequeueDelay, LoseAck, ParkForgetsDelay, TerminalMovable,
     },
     wait::{elapse, eventually},
 };
@@ -34,7 +34,7 @@ pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
             should_go_on_when_handlers_fail_panic_and_time_out,
             "an error, a panic and a time-out are failed attempts, each with its cause, and stop nothing else"
         )
-        .catching(&[DropDelivery]),
+        .catching(&[DuplicateDelivery, LoseAck]),
         case!(
             should_bury_at_once_when_a_failure_is_permanent,
             "what can never succeed is not tried again"

@@ -14,8 +14,8 @@ use crate::{
     case::{Case, CaseResult, Flag, case, ensure, ensure_eq},
     cx::Cx,
     mutation::Mutation::{
-        AckOnReceive, CloseKeepsDeliveries, DeclareEmptiesGroups, DropDelivery, ForgetRenewal, LoseAck,
-        ReleaseKeepsHold,
+        AckOnReceive, ClaimIgnoresLease, CloseKeepsDeliveries, CloseLingers, DeclareEmptiesGroups,
+        DropDelivery, ForgetRenewal, LoseAck, MarkForgotten, PulseIdle, ReleaseKeepsHold,
     },
     wait::{Stopwatch, elapse, eventually},
 };
@@ -54,7 +54,7 @@ pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
             should_stop_soon_when_idle,
             "an idle process stops without waiting for anything"
         )
-        .catching(&[DropDelivery]),
+        .catching(&[CloseLingers]),
         case!(
             should_neither_lose_nor_double_when_stopped_under_load,
             "a process that leaves under load leaves nothing undone and nothing done twice"
@@ -69,12 +69,12 @@ pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
             should_stop_in_time_when_the_broker_settles_nothing,
             "a broker that does not answer keeps no process from stopping"
         )
-        .catching(&[DropDelivery]),
+        .catching(&[CloseKeepsDeliveries, MarkForgotten]),
         case!(
             should_end_its_tasks_when_dropped_without_a_stop,
             "a process that is dropped gives back its deliveries as a crash would"
         )
-        .catching(&[DropDelivery]),
+        .catching(&[ClaimIgnoresLease, PulseIdle]),
     ]
 }
 

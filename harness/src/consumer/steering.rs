@@ -8,7 +8,7 @@ use super::{Both, FORMS, in_each, log::Log, odd::Faults, process::group_of};
 use crate::{
     case::{Case, CaseResult, case, ensure, ensure_eq},
     cx::Cx,
-    mutation::Mutation::{DropDelivery, PauseDrops, PauseIgnored},
+    mutation::Mutation::{PauseDrops, PauseIgnored},
     wait::{elapse, eventually},
 };
 
@@ -28,7 +28,7 @@ pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
             should_report_and_try_again_when_a_resume_fails,
             "a subscription that cannot be resumed is shown as paused, and goes on once it can"
         )
-        .catching(&[DropDelivery]),
+        .catching(&[PauseDrops]),
     ]
 }
 

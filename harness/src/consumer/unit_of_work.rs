@@ -25,7 +25,7 @@ use crate::{
     cx::Cx,
     mutation::Mutation::{
         AckOnReceive, AppendOutsideTransaction, BuryForgetsLetter, CommitLosesAppend, DropDelivery,
-        MarkForgotten, MarkOutsideTransaction, RollbackCommits,
+        DuplicateDelivery, MarkForgotten, MarkOutsideTransaction, RollbackCommits,
     },
     wait::{Stopwatch, elapse, eventually},
 };
@@ -66,7 +66,7 @@ pub(super) fn cases<F: Both>() -> Vec<Case<F>> {
             should_ask_the_store_when_the_outcome_of_a_commit_is_unknown,
             "a commit whose answer was lost, or that was cut by the time-out, is looked up: a success is not repeated"
         )
-        .catching(&[DropDelivery]),
+        .catching(&[MarkForgotten, DuplicateDelivery]),
         case!(
             should_await_the_rollback_when_a_handler_drops_its_unit_of_work,
             "a message is not tried again before the transaction of the attempt before has ended"

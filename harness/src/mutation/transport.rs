@@ -21,6 +21,10 @@ use headless_abstractions::{
 
 use self::subscriber::MutantSubscriber;
 use super::Mutation;
+use crate::wait::elapse;
+
+/// How long a close takes that takes too long.
+const LINGERING: Duration = Duration::from_mins(1);
 
 /// What the mutants of one namespace share, as a buggy broker would keep it.
 #[derive(Clone, Debug, Default)]
@@ -287,6 +291,10 @@ impl Transport for MutantTransport {
         match self.mutation {
             Mutation::CloseOnce if again => Err(Error::new(ErrorKind::Closed, "this handle was closed")),
             Mutation::CloseKeepsDeliveries => Ok(()),
+            Mutation::CloseLingers => {
+                elapse(LINGERING).await;
+                self.inner.close().await
+            }
             _ => self.inner.close().await,
         }
     }

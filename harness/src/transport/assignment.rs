@@ -17,7 +17,8 @@ use crate::{
     cx::{Cx, topic},
     fixture::TransportFixture,
     mutation::Mutation::{
-        ExtendHoldsPartitions, ForgetRenewal, HideRevocations, IgnoreMax, PauseIgnored, SleepThroughWait,
+        ExtendHoldsPartitions, ForgetRenewal, HideRevocations, HoldLapsesAtWork, IgnoreMax, PauseIgnored,
+        SleepThroughWait,
     },
     wait::{Stopwatch, elapse, within},
 };
@@ -35,7 +36,7 @@ pub(super) fn cases<F: TransportFixture>() -> Vec<Case<F>> {
             "a receive of nothing renews the hold: a handler may run for longer than the visibility time"
         )
         .described(Flag::ordering)
-        .catching(&[ForgetRenewal, IgnoreMax]),
+        .catching(&[ForgetRenewal, IgnoreMax, HoldLapsesAtWork]),
         case!(
             should_keep_its_partitions_when_paused,
             "a paused member keeps its partitions for as long as it receives"

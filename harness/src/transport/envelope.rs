@@ -12,7 +12,8 @@ use crate::{
     cx::{Cx, topic},
     fixture::TransportFixture,
     mutation::Mutation::{
-        DropEmptyHeader, DropEnvelope, LieAboutCapability, MangleUnicode, PayloadAsText, SkipEmptyPayload,
+        DropEmptyHeader, DropEnvelope, ForgetType, LieAboutCapability, MangleUnicode, PayloadAsText,
+        SkipEmptyPayload,
     },
 };
 
@@ -22,7 +23,7 @@ pub(super) fn cases<F: TransportFixture>() -> Vec<Case<F>> {
             should_keep_the_envelope_when_delivered,
             "id, type, key, times, correlation, causation, tenant, idempotency key, trace and headers arrive as sent"
         )
-        .catching(&[DropEnvelope]),
+        .catching(&[DropEnvelope, ForgetType]),
         case!(
             should_keep_headers_when_they_are_unicode_or_empty,
             "header values arrive as they were, also empty ones and ones of many bytes"

@@ -11,8 +11,8 @@ use crate::{
     cx::{Cx, group, topic},
     fixture::TransportFixture,
     mutation::Mutation::{
-        CloseKeepsDeliveries, CloseOnce, HangAfterClose, LeakSecret, LieAboutCapability, PingAlwaysAnswers,
-        UnsteadyInfo,
+        CloseKeepsDeliveries, CloseLingers, CloseOnce, HangAfterClose, LeakSecret, LieAboutCapability,
+        PingAlwaysAnswers, UnsteadyInfo,
     },
     wait::within,
 };
@@ -43,7 +43,7 @@ pub(super) fn cases<F: TransportFixture>() -> Vec<Case<F>> {
             should_close_once_when_closed_by_many,
             "closing again, also at once from several tasks, is harmless"
         )
-        .catching(&[CloseOnce]),
+        .catching(&[CloseOnce, CloseLingers]),
         case!(
             should_give_deliveries_back_when_the_handle_closes,
             "closing a handle closes its subscribers: what they held goes to others at once"

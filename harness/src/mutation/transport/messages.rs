@@ -100,6 +100,7 @@ fn changed(message: &Message, mutation: Mutation, limit: usize) -> Message {
             bare.headers = message.headers;
             return bare;
         }
+        Mutation::ForgetType => message.message_type = None,
         Mutation::PayloadAsText => {
             message.payload = String::from_utf8_lossy(&message.payload).into_owned().into();
         }

@@ -16,7 +16,7 @@ use headless_abstractions::{
     Settlement, Subscriber, Transport,
 };
 
-use super::{Holder, Shared, lock};
+use super::{Holder, LINGERING, Shared, lock};
 use crate::{mutation::Mutation, wait::elapse};
 
 #[derive(Debug)]
@@ -110,6 +110,10 @@ impl MutantSubscriber {
                 Ok(Received::new(Vec::new(), received.revoked))
             }
             Mutation::ForgetRenewal if max == 0 || self.paused.load(Ordering::Acquire) => {
+                elapse(wait).await;
+                Ok(Received::nothing())
+            }
+            Mutation::HoldLapsesAtWork if unsettled > 0 => {
                 elapse(wait).await;
                 Ok(Received::nothing())
             }
@@ -357,6 +361,10 @@ impl Subscriber for MutantSubscriber {
             Mutation::CloseKeepsDeliveries => {
                 lock(&self.shared.0.kept).push(self.inner.clone());
                 Ok(())
+            }
+            Mutation::CloseLingers => {
+                elapse(LINGERING).await;
+                self.inner.close().await
             }
             _ => self.inner.close().await,
         }
