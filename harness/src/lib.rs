@@ -42,6 +42,7 @@ pub use fixture::{
     Fixture, Namespace, StoreFixture, StoreNode, TransportFixture, TransportNode, Unavailable,
 };
 pub use memory::MemoryFixture;
+pub use outbox::{OrderCheck, OrderReport};
 pub use report::{CaseReport, Report, State, matrix, states_of};
 pub use restricted::Restricted;
 pub use runner::{Suites, run};

@@ -1,5 +1,6 @@
 //! The suite of `OutboxStore` and its transactions, the driver alone.
 
+mod checker;
 mod claiming;
 mod key_order;
 mod leases;
@@ -8,6 +9,8 @@ mod reading;
 pub(crate) mod samples;
 mod settling;
 mod storing;
+
+pub use checker::{OrderCheck, OrderReport};
 
 use crate::{Suites, case::Case, fixture::StoreFixture};
 

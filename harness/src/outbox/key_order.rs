@@ -11,6 +11,7 @@ use headless_abstractions::{Abandon, ClaimOutbox, InFlight, OwnedTx, StoreTx, Un
 use tokio::sync::Mutex;
 
 use super::{
+    OrderCheck,
     node::{Node, nothing_lost, outlast_lease},
     samples::{LONG, claims, failure, keyed, message, number, numbers, owner, payments},
 };
@@ -19,8 +20,9 @@ use crate::{
     cx::Cx,
     fixture::StoreFixture,
     mutation::Mutation::{
-        AbandonForgetsDelay, AbandonToTail, ClaimIgnoresKeys, ClaimReversed, DelayKeepsPlace, ForgetDelay,
-        HeadForRun, LeaseForever, PlaceAtCommit, RunForHead,
+        AbandonForgetsDelay, AbandonToTail, ClaimIgnoresKeys, ClaimIgnoresLease, ClaimReversed,
+        CommitLosesAppend, DelayKeepsPlace, ForgetDelay, HeadForRun, LeaseForever, PlaceAtCommit,
+        RollbackCommits, RunForHead,
     },
     wait::elapse,
 };
@@ -72,6 +74,18 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
             "several relays of different speed send each key in the order of its commits"
         )
         .catching(&[ClaimIgnoresKeys, ClaimReversed]),
+        case!(
+            should_keep_the_order_of_commits_when_publishers_dawdle_and_relays_die,
+            "the order of commits holds under late commits, retries and dying relays; nothing is lost"
+        )
+        .catching(&[
+            ClaimIgnoresKeys,
+            ClaimReversed,
+            AbandonToTail,
+            ClaimIgnoresLease,
+            CommitLosesAppend,
+            RollbackCommits,
+        ]),
         case!(
             should_hand_out_the_head_again_when_its_relay_died,
             "a dead relay's key goes on from its head, once its lease has ended"
@@ -394,6 +408,21 @@ async fn should_keep_the_order_of_commits_when_several_relays_send<F: StoreFixtu
         let expected: Vec<_> = (0..ROUNDS).map(|round| round * KEYS + lane).collect();
         ensure_eq!(order, expected, "what was sent of key {lane}");
     }
+    Ok(())
+}
+
+async fn should_keep_the_order_of_commits_when_publishers_dawdle_and_relays_die<F: StoreFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    // Long enough to see that it works. A store that skips what it takes to be over is to be tried for minutes.
+    let report = OrderCheck::lasting(Duration::from_secs(4))
+        .run(cx.fixture())
+        .await?;
+    ensure!(report.is_sound(), "{report}");
+    ensure!(
+        report.sent > 200,
+        "hardly anything was sent, which shows nothing: {report}"
+    );
     Ok(())
 }
 
