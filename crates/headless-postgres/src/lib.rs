@@ -16,12 +16,20 @@
 //! poolers.
 
 mod config;
+mod dead_letter;
 mod error;
+mod failures;
+mod inbox;
 mod migrate;
+mod outbox;
+mod page;
+mod parked;
 mod postgres;
+mod pulse;
 mod row;
 mod schema;
 mod session;
+mod span;
 mod sql;
 mod store;
 mod unit_of_work;

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    Migrate, Migration, MigrationState, Pooler, PostgresConfig,
+    Migrate, Migration, MigrationState, Pooler, PostgresConfig, dead_letter,
     error::{NAME, fault},
-    migrate,
+    inbox, migrate, outbox, parked, pulse,
     session::Session,
     sql::statements,
     wake::Waker,
@@ -63,6 +63,11 @@ pub(crate) struct Shared {
     pub(crate) config: PostgresConfig,
     pub(crate) id: StoreId,
     pub(crate) statements: Statements,
+    pub(crate) outbox: outbox::Statements,
+    pub(crate) pulse: pulse::Statements,
+    pub(crate) inbox: inbox::Statements,
+    pub(crate) parked: parked::Statements,
+    pub(crate) dead_letters: dead_letter::Statements,
     /// For transactions of the application. Never handed out: see `unit_of_work`.
     pub(crate) work: PgPool,
     /// For the provider's own calls.
@@ -161,6 +166,11 @@ impl Postgres {
             shared: Arc::new(Shared {
                 id,
                 statements,
+                outbox: outbox::Statements::new(&config.schema),
+                pulse: pulse::Statements::new(&config.schema),
+                inbox: inbox::Statements::new(&config.schema),
+                parked: parked::Statements::new(&config.schema),
+                dead_letters: dead_letter::Statements::new(&config.schema),
                 work,
                 control,
                 client,
@@ -204,6 +214,11 @@ impl Shared {
             }),
         };
         answer.map_err(|error| error.with_operation(operation).with_provider(NAME))
+    }
+
+    /// Whether a statement stays prepared on its connection: not behind a pooler that changes what is behind it.
+    pub(crate) fn keeps_statements(&self) -> bool {
+        self.config.pooler == Pooler::None
     }
 
     /// A connection for one of the provider's own calls.
@@ -255,10 +270,14 @@ fn lazy_pool(config: &PostgresConfig, most: u32, options: PgConnectOptions) -> P
 
 /// An error of connecting or migrating, with where that was.
 fn in_context(error: Error, operation: &'static str, config: &PostgresConfig) -> Error {
+    let resource = match error.resource() {
+        Some(resource) => format!("{}, {resource}", config.endpoint()),
+        None => config.endpoint(),
+    };
     error
         .with_operation(operation)
         .with_provider(NAME)
-        .with_resource(config.endpoint())
+        .with_resource(resource)
 }
 
 /// The statements that every part sends, as they are behind this pooler.

@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use headless_abstractions::{Error, ErrorKind, OwnedTx, Result, StoreId, StoreTx, UnitOfWorkStore};
+use headless_abstractions::{
+    Appended, Arrival, Error, ErrorKind, Hold, Marked, Message, OwnedTx, Result, StoreId, StoreTx,
+    UnitOfWorkStore,
+};
 use sqlx::{
     Connection, Executor, PgConnection, Postgres as Pg, SqlSafeStr, Transaction, pool::PoolConnection,
 };
@@ -11,8 +14,10 @@ use sqlx::{
 use crate::{
     Postgres,
     error::{NAME, fault},
+    outbox,
     postgres::Shared,
     session::acquire,
+    wake::Signal,
 };
 
 /// A transaction of its own. [`conn`](Self::conn) is where the application's statements go.
@@ -25,6 +30,8 @@ pub struct PostgresTx {
     // whether there is anything to commit. No other code may ever get this connection.
     conn: PoolConnection<Pg>,
     open: bool,
+    /// Whether others are to be told of its commit.
+    appended: bool,
     doomed: Option<&'static str>,
 }
 
@@ -35,6 +42,7 @@ impl PostgresTx {
             shared,
             conn,
             open: true,
+            appended: false,
             doomed: None,
         };
         let begin = tx.shared.statements.begin.get();
@@ -81,7 +89,31 @@ impl Drop for PostgresTx {
 }
 
 #[async_trait]
-impl StoreTx for PostgresTx {}
+impl StoreTx for PostgresTx {
+    async fn append(&mut self, messages: &[Message]) -> Result<Vec<Appended>> {
+        check(self.doomed, "append")?;
+        self.doomed = Some("append");
+        let shared = self.shared.clone();
+        let answers = shared
+            .call("append", outbox::append(&shared, &mut self.conn, messages))
+            .await?;
+        self.doomed = None;
+        self.appended = true;
+        Ok(answers)
+    }
+
+    async fn mark_processed(&mut self, marks: &[(Arrival, Hold)]) -> Result<Vec<Marked>> {
+        check(self.doomed, "mark_processed")?;
+        // Unless this returns a success, nobody knows how far it came: also when it is dropped.
+        self.doomed = Some("mark_processed");
+        let shared = self.shared.clone();
+        let marked = shared
+            .call("mark_processed", shared.mark_in(&mut self.conn, marks))
+            .await?;
+        self.doomed = None;
+        Ok(marked)
+    }
+}
 
 #[async_trait]
 impl OwnedTx for PostgresTx {
@@ -95,7 +127,11 @@ impl OwnedTx for PostgresTx {
                 }
                 self.end(true).await
             })
-            .await
+            .await?;
+        if self.appended {
+            shared.wake.notify(Signal::Store);
+        }
+        Ok(())
     }
 
     async fn rollback(mut self: Box<Self>) -> Result<()> {
@@ -118,7 +154,39 @@ impl EnlistedTx<'_> {
     }
 }
 
-impl StoreTx for EnlistedTx<'_> {}
+#[async_trait]
+impl StoreTx for EnlistedTx<'_> {
+    async fn append(&mut self, messages: &[Message]) -> Result<Vec<Appended>> {
+        check(self.doomed, "append")?;
+        self.doomed = Some("append");
+        let shared = self.shared.clone();
+        let answers = shared
+            .call("append", outbox::append(&shared, self.conn, messages))
+            .await?;
+        self.doomed = None;
+        Ok(answers)
+    }
+
+    async fn mark_processed(&mut self, marks: &[(Arrival, Hold)]) -> Result<Vec<Marked>> {
+        check(self.doomed, "mark_processed")?;
+        // Unless this returns a success, nobody knows how far it came: also when it is dropped.
+        self.doomed = Some("mark_processed");
+        let shared = self.shared.clone();
+        let marked = shared
+            .call("mark_processed", shared.mark_in(self.conn, marks))
+            .await?;
+        self.doomed = None;
+        Ok(marked)
+    }
+}
+
+/// Refuses another call on a transaction that a failed one has doomed.
+fn check(failed: Option<&'static str>, operation: &'static str) -> Result<()> {
+    match failed {
+        Some(failed) => Err(doomed(failed).with_operation(operation).with_provider(NAME)),
+        None => Ok(()),
+    }
+}
 
 fn doomed(operation: &'static str) -> Error {
     Error::new(

@@ -10,5 +10,8 @@ use fixture::PostgresFixture;
 
 fn main() -> ExitCode {
     // Each suite is switched on once the part is there.
-    run(Suites::of("postgres").unreported().outbox::<PostgresFixture>())
+    run(Suites::of("postgres")
+        .unreported()
+        .outbox::<PostgresFixture>()
+        .inbox::<PostgresFixture>())
 }

@@ -1,0 +1,1 @@
+select {schema}.dead_letter_purge($1, $2)

@@ -1,0 +1,1 @@
+select {schema}.inbox_mark($1, $2, $3, $4, $5, $6, $7, $8, $9)

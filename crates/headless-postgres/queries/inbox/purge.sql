@@ -1,0 +1,1 @@
+select {schema}.inbox_purge($1, $2)

@@ -1,0 +1,1 @@
+select {schema}.inbox_reap($1)
