@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "tests against a real server")]
 
+mod fixture;
+
 #[path = "postgres/bad_input.rs"]
 mod bad_input;
 #[path = "postgres/migrations.rs"]
 mod migrations;
+#[path = "postgres/outbox.rs"]
+mod outbox;
 #[path = "postgres/pgbouncer.rs"]
 mod pgbouncer;
 #[path = "postgres/rights.rs"]
