@@ -7,11 +7,16 @@ use anyhow::{Context as _, Result, ensure};
 use serde::de::DeserializeOwned;
 use tokio::{process::Command, sync::watch};
 
-/// Runs one with these arguments, lets it end once `until` has no sender any more, and reads the last line of what it
-/// said. Dropping the future kills it.
-pub(crate) async fn run<T: DeserializeOwned>(args: &[&str], mut until: watch::Receiver<()>) -> Result<T> {
+/// Runs one with these arguments on the servers at these URLs, lets it end once `until` has no sender any more, and
+/// reads the last line of what it said. Dropping the future kills it.
+pub(crate) async fn run<T: DeserializeOwned>(
+    args: &[&str],
+    [store, transport]: &[String; 2],
+    mut until: watch::Receiver<()>,
+) -> Result<T> {
     let mut child = Command::new(env::current_exe()?)
         .args(args)
+        .args(["--store", store, "--transport", transport])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)

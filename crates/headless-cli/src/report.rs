@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use headless::ConsumerStats;
 use serde::{Deserialize, Serialize};
 
 /// What a process of the demo tells at its end.
@@ -13,6 +14,17 @@ pub(crate) struct Told {
     pub(crate) retried: u64,
     /// Dead letters in the store.
     pub(crate) dead: u64,
+}
+
+impl Told {
+    /// By the consumer whose counters these are.
+    pub(crate) const fn of(stats: ConsumerStats, dead: u64) -> Self {
+        Self {
+            redelivered: stats.redelivered,
+            retried: stats.retried,
+            dead,
+        }
+    }
 }
 
 /// A row of the tables `published` and `handled`.

@@ -86,11 +86,14 @@ impl Sandbox {
     }
 }
 
+/// A statement, in the schema of this sandbox.
+pub(crate) fn in_schema(statement: &str, postgres: &Postgres) -> AssertSqlSafe<String> {
+    AssertSqlSafe(statement.replace("{schema}", postgres.config().schema.as_str()))
+}
+
 async fn execute(postgres: &Postgres, statements: &str) -> Result<()> {
-    let statements = statements.replace("{schema}", postgres.config().schema.as_str());
-    raw_sql(AssertSqlSafe(statements))
-        .execute(postgres.client())
-        .await?;
+    let statements = raw_sql(in_schema(statements, postgres));
+    statements.execute(postgres.client()).await?;
     Ok(())
 }
 

@@ -1,19 +1,19 @@
 //! The demo's own rows, in the store that also holds outbox and inbox.
 
 use anyhow::{Context as _, Result};
-use headless::postgres::sqlx::{AssertSqlSafe, query, query_scalar};
+use headless::postgres::sqlx::{query, query_scalar};
 use headless::{AnyStore, Context, Event, HandlerResult, Memory, MessageId, Postgres, PublishExt, Runtime};
 use serde_json::json;
 
 use super::Payload;
-use crate::input::Line;
+use crate::{input::Line, sandbox};
 
 /// A statement, in the schema of this run.
 macro_rules! sql {
     ($verb:literal, $postgres:expr) => {
-        AssertSqlSafe(
-            include_str!(concat!("../../queries/demo/", $verb, ".sql"))
-                .replace("{schema}", $postgres.config().schema.as_str()),
+        sandbox::in_schema(
+            include_str!(concat!("../../queries/demo/", $verb, ".sql")),
+            &$postgres,
         )
     };
 }

@@ -33,12 +33,7 @@ pub(super) async fn serve(
     let consumer = runtime.consumers().first().cloned();
     runtime.shutdown(5 * LEASE).await?;
     let stats = consumer.map(|consumer| consumer.stats()).unwrap_or_default();
-    let (redelivered, retried) = (stats.redelivered, stats.retried);
-    Ok(Told {
-        redelivered,
-        retried,
-        dead,
-    })
+    Ok(Told::of(stats, dead))
 }
 
 /// What all processes of the demo have in common.
