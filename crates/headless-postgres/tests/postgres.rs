@@ -6,6 +6,8 @@ mod fixture;
 
 #[path = "postgres/bad_input.rs"]
 mod bad_input;
+#[path = "postgres/interleavings.rs"]
+mod interleavings;
 #[path = "postgres/migrations.rs"]
 mod migrations;
 #[path = "postgres/outbox.rs"]
