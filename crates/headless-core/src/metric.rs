@@ -40,6 +40,8 @@ metrics_table! {
     DISCARDED = "headless_discarded_total";
     /// Counter: handlers past their time-out that do not yield, by group and topic.
     STUCK = "headless_stuck_handlers_total";
+    /// Counter: tasks of a consumer that panicked, by a defect of ours or of a driver; by group and topic.
+    PANICKED = "headless_panicked_total";
     /// Gauge: 1 while the circuit of a group and topic is open.
     CIRCUIT_OPEN = "headless_circuit_open";
     /// Counter: times that a bound was hit, by reason: the bound's name.

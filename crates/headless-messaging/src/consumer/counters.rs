@@ -29,6 +29,8 @@ pub struct ConsumerStats {
     pub discarded: u64,
     /// Messages dropped because they had expired.
     pub expired: u64,
+    /// Tasks of its own that panicked: a defect, of ours or of a driver.
+    pub panicked: u64,
 }
 
 macro_rules! counters {
@@ -68,4 +70,5 @@ counters! {
     dead => DEAD,
     discarded => DISCARDED,
     expired => EXPIRED,
+    panicked => PANICKED,
 }

@@ -102,6 +102,7 @@ impl Group {
                     circuit,
                     pauses,
                     problem: Mutex::default(),
+                    defect: Mutex::default(),
                     parked_here: Mutex::default(),
                 };
                 (name, Arc::new(topic))
@@ -145,6 +146,13 @@ impl Group {
         arrival
     }
 
+    /// Counts, logs and shows that a task of the consumer panicked, by a defect of ours or of a driver.
+    pub(crate) fn panicked(&self, topic: &Topic, panic: &str) {
+        tracing::error!(group = %self.name, topic = %topic.name, panic, "a task of the consumer panicked; its messages come again");
+        self.counters.panicked(&self.name, &topic.name, 1);
+        topic.show_defect(Some(format!("a task of the consumer panicked: {panic}")));
+    }
+
     /// Counts and logs that a bound was hit.
     pub(crate) fn bound_hit(&self, bound: &'static str) {
         tracing::warn!(group = %self.name, bound, "a bound was hit");
@@ -162,6 +170,8 @@ pub(crate) struct Topic {
     pub(crate) circuit: Circuit,
     pub(crate) pauses: Pauses,
     problem: Mutex<Option<String>>,
+    /// The panic of our own since which nothing has gone well.
+    defect: Mutex<Option<String>>,
     /// Kept for the planted bug that takes it for the truth; the truth is in the store.
     parked_here: Mutex<BTreeSet<PartitionKey>>,
 }
@@ -232,6 +242,14 @@ impl Topic {
             .clone()
     }
 
+    pub(crate) fn show_defect(&self, defect: Option<String>) {
+        *self.defect.lock().unwrap_or_else(PoisonError::into_inner) = defect;
+    }
+
+    pub(crate) fn defect(&self) -> Option<String> {
+        self.defect.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn remember_parked(&self, arrival: &Arrival) {
         if cfg!(feature = "planted-bugs") {
             self.parked_here
@@ -265,6 +283,9 @@ pub struct SubscriptionStatus {
     pub circuit_open: bool,
     /// The mistake of configuration that paused it.
     pub problem: Option<String>,
+    /// The panic of a task of its own, by a defect of ours or of a driver, until something goes well again. Nothing is
+    /// lost by it: the message comes again.
+    pub defect: Option<String>,
 }
 
 impl ConsumerHandle {
@@ -288,6 +309,7 @@ impl ConsumerHandle {
             paused: topic.pauses.reasons(),
             circuit_open: !topic.circuit.is_closed(),
             problem: topic.problem(),
+            defect: topic.defect(),
         };
         self.group.topics.values().map(status).collect()
     }

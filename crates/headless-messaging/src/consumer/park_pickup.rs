@@ -1,9 +1,10 @@
 //! Picks up parked messages that are due: a key's run serially, keys in parallel.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc};
 
+use futures::FutureExt;
 use headless_abstractions::{Abandon, Claim, ClaimParked, InboxParts, ParkedRow, Result, TopicName};
-use headless_core::Next;
+use headless_core::{Next, panic_message};
 
 use crate::consumer::{
     group::{Group, Topic},
@@ -57,7 +58,8 @@ pub(crate) async fn pick_up(group: Arc<Group>, store: InboxParts) -> Result<Next
             store: store.clone(),
             permit: permit.take(),
         };
-        group.environment.spawner.work(group.tasks.track_future(run.go()));
+        let guarded = run.guarded(group.clone());
+        group.environment.spawner.work(group.tasks.track_future(guarded));
     }
     Ok(next)
 }
@@ -99,6 +101,15 @@ struct Run {
 }
 
 impl Run {
+    /// A panic that is caught here is ours, or a driver's: the leases of the rows end, and they are due again.
+    async fn guarded(self, group: Arc<Group>) {
+        let topic = self.rows.front().map(|(row, _)| row.arrival.topic.clone());
+        let ended = AssertUnwindSafe(self.go()).catch_unwind().await;
+        if let (Err(panic), Some(topic)) = (ended, topic.and_then(|name| group.topics.get(&name))) {
+            group.panicked(topic, panic_message(&*panic));
+        }
+    }
+
     async fn go(mut self) {
         while let Some((row, guard)) = self.rows.pop_front() {
             let claim = row.claim;
@@ -137,6 +148,7 @@ impl Run {
                 self.abandon_rest().await;
                 return;
             }
+            topic.show_defect(None);
             // What waited behind it, or for its idempotency key, is due now.
             self.group.environment.wakeups.parked().wake();
         }

@@ -1,12 +1,12 @@
 //! A group's subscription to one topic: receive, sort into lanes, start, settle.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use headless_abstractions::{
-    Delivery, ErrorKind, Partition, Received, Redelivery, Result, Revoked, Settlement, Subscription,
+    Delivery, Error, ErrorKind, Partition, Received, Redelivery, Result, Revoked, Settlement, Subscription,
 };
-use headless_core::Backoff;
+use headless_core::{Backoff, panic_message};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -32,7 +32,8 @@ const RECONNECT: Backoff = Backoff::exponential(Duration::from_millis(50), Durat
 /// What was started has ended.
 struct Ran {
     lanes: Vec<LaneKey>,
-    ends: Vec<(DeliveryRef, End)>,
+    /// What is to be settled, or the panic of our own that ended it.
+    ends: Result<Vec<(DeliveryRef, End)>, String>,
 }
 
 /// A group's subscription to one topic. One task owns it; everything it starts is joined by it.
@@ -47,6 +48,8 @@ pub(crate) struct SubscriptionTask {
     session_over: CancellationToken,
     /// What the subscriber was last told; `None` while that is not known, since the call failed.
     paused: Option<bool>,
+    /// Something that was started has panicked: the session ends, so that nothing of its keys overtakes it.
+    panicked: bool,
 }
 
 impl SubscriptionTask {
@@ -60,6 +63,7 @@ impl SubscriptionTask {
             partitions: BTreeMap::new(),
             session_over: CancellationToken::new(),
             paused: Some(false),
+            panicked: false,
         }
     }
 
@@ -69,7 +73,10 @@ impl SubscriptionTask {
         while !self.group.stopping.is_cancelled() {
             let outcome = match self.subscribe().await {
                 Ok(session) => {
-                    failures = 0;
+                    // A message whose task panics each time would have us subscribe without a pause.
+                    if !std::mem::take(&mut self.panicked) {
+                        failures = 0;
+                    }
                     self.session(session).await
                 }
                 Err(error) => Err(error),
@@ -104,7 +111,7 @@ impl SubscriptionTask {
         tokio::select! {
             biased;
             () = self.group.stopping.cancelled() => {
-                Err(headless_abstractions::Error::new(ErrorKind::Closed, "the group is stopping"))
+                Err(Error::new(ErrorKind::Closed, "the group is stopping"))
             }
             subscriber = subscribed => Ok(Session::new(subscriber?)),
         }
@@ -200,6 +207,12 @@ impl SubscriptionTask {
         let mut receive_failures = 0;
         let mut receive_after = None;
         loop {
+            if self.panicked {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "a task of the consumer panicked, and what it held has to be delivered again",
+                ));
+            }
             self.keep_circuit();
             self.apply_pauses(session).await;
             if !self.start_what_can(&mut permit) {
@@ -427,7 +440,7 @@ impl SubscriptionTask {
         };
         let (group, topic) = (self.group.clone(), self.topic.clone());
         let ack_early = planted!(group.planted, AckBeforeHandler);
-        let task = async move {
+        let work = async move {
             let mut ends = Vec::with_capacity(1);
             let mut permit = Some(permit);
             for queued in taken {
@@ -442,12 +455,9 @@ impl SubscriptionTask {
                     .await;
                 ends.push((queued.delivery, end));
             }
-            Ran {
-                lanes: vec![lane],
-                ends,
-            }
+            ends
         };
-        self.spawn(task);
+        self.spawn(vec![lane], work);
     }
 
     fn start_batch(&mut self, name: &'static str, permit: Permit) {
@@ -455,7 +465,8 @@ impl SubscriptionTask {
             return;
         };
         let (group, topic) = (self.group.clone(), self.topic.clone());
-        let task = async move {
+        let lanes = gathering.lanes;
+        let work = async move {
             let (items, deliveries): (Vec<_>, Vec<_>) = gathering
                 .items
                 .into_iter()
@@ -464,15 +475,25 @@ impl SubscriptionTask {
             let ends = Batch::new(&group, &topic, gathering.handler, items)
                 .run(Some(permit))
                 .await;
-            Ran {
-                lanes: gathering.lanes,
-                ends: deliveries.into_iter().zip(ends).collect(),
-            }
+            deliveries.into_iter().zip(ends).collect()
         };
-        self.spawn(task);
+        self.spawn(lanes, work);
     }
 
-    fn spawn(&mut self, task: impl Future<Output = Ran> + Send + 'static) {
+    /// Starts what was taken from these lanes. Handlers' panics are caught where they are called: one that is caught here
+    /// is ours, or a driver's.
+    fn spawn(
+        &mut self,
+        lanes: Vec<LaneKey>,
+        work: impl Future<Output = Vec<(DeliveryRef, End)>> + Send + 'static,
+    ) {
+        let task = async move {
+            let ends = AssertUnwindSafe(work).catch_unwind().await;
+            Ran {
+                lanes,
+                ends: ends.map_err(|panic| panic_message(&*panic).to_owned()),
+            }
+        };
         let handle = self.group.environment.spawner.work_handle();
         self.running.spawn_on(task, handle);
     }
@@ -554,26 +575,41 @@ impl SubscriptionTask {
         let ran = match ran {
             Ok(ran) => ran,
             Err(error) => {
-                // Handlers' panics are caught where they are called: this one is ours. Its lane stays blocked and its
-                // delivery unsettled until this process ends, so that nothing overtakes it.
-                tracing::error!(group = %self.group.name, topic = %self.topic.name, %error, "a task of the consumer ended badly");
+                // Nothing but the end of its runtime ends a task from outside.
+                tracing::debug!(group = %self.group.name, topic = %self.topic.name, %error, "a task was ended");
                 return;
             }
         };
-        for (delivery, end) in ran.ends {
-            match end {
-                End::Finished | End::Parked => delivery.session.settle(Settlement::Ack(delivery.token)),
-                End::Requeue(after) => {
-                    delivery.session.settle(Settlement::Requeue {
-                        token: delivery.token,
-                        after: Some(after),
-                    });
+        match ran.ends {
+            Ok(ends) => {
+                for (delivery, end) in ends {
+                    settle(&delivery, end);
                 }
-                End::Unsettled => delivery.session.forget(delivery.token),
+                if !self.panicked {
+                    self.topic.show_defect(None);
+                }
+            }
+            Err(panic) => {
+                self.group.panicked(&self.topic, &panic);
+                self.panicked = true;
+                // What waits on these lanes stands behind what comes again.
+                self.lanes.drop_waiting(|_| true);
             }
         }
         for lane in ran.lanes {
             self.lanes.finish(lane);
         }
+    }
+}
+
+fn settle(delivery: &DeliveryRef, end: End) {
+    let session = &delivery.session;
+    match end {
+        End::Finished | End::Parked => session.settle(Settlement::Ack(delivery.token)),
+        End::Requeue(after) => session.settle(Settlement::Requeue {
+            token: delivery.token,
+            after: Some(after),
+        }),
+        End::Unsettled => session.forget(delivery.token),
     }
 }

@@ -89,6 +89,9 @@ fn problem_of(group: &str, subscription: &SubscriptionStatus) -> Option<String> 
     if let Some(problem) = &subscription.problem {
         return Some(format!("group {group:?} is paused on {topic}: {problem}"));
     }
+    if let Some(defect) = &subscription.defect {
+        return Some(format!("group {group:?} on {topic}: {defect}"));
+    }
     let paused: Vec<_> = subscription
         .paused
         .iter()
