@@ -26,6 +26,7 @@ pub struct Suites {
     provider: &'static str,
     reported: bool,
     required: bool,
+    at_once: Option<usize>,
     trials: Vec<Trial>,
     seen: Arc<Mutex<Seen>>,
 }
@@ -49,6 +50,7 @@ impl Suites {
             reported: true,
             required: Required::from_list(env::var("HEADLESS_REQUIRE_SERVICES").ok().as_deref())
                 .has(provider),
+            at_once: None,
             trials: Vec::new(),
             seen: Arc::default(),
         }
@@ -58,6 +60,14 @@ impl Suites {
     #[must_use]
     pub const fn unreported(mut self) -> Self {
         self.reported = false;
+        self
+    }
+
+    /// Runs this many cases at once unless `--test-threads` says otherwise: more than there are processors, for a
+    /// provider whose cases wait for its server most of the time. Each takes its own connections.
+    #[must_use]
+    pub const fn at_once(mut self, cases: usize) -> Self {
+        self.at_once = Some(cases);
         self
     }
 
@@ -154,7 +164,8 @@ fn absent(why: String, required: bool) -> Result<Completion, Failed> {
 /// `target/conformance/<provider>.json`.
 #[must_use]
 pub fn run(suites: Suites) -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(suites.at_once);
     let conclusion = libtest_mimic::run(&arguments, suites.trials);
     let seen = std::mem::take(&mut *lock(&suites.seen));
     if suites.reported && !seen.cases.is_empty() && seen.cases.len() == seen.expected {

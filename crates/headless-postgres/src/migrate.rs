@@ -51,6 +51,7 @@ impl Migration {
         2 "0002_outbox",
         3 "0003_inbox",
         4 "0004_transport",
+        5 "0005_publish",
     ];
 
     /// The checksum of its text, before the schema's name is put in.
@@ -156,7 +157,7 @@ async fn next_step(
         sqlx::raw_sql(AssertSqlSafe(in_schema(step.sql, schema)))
             .execute(&mut *tx)
             .await
-            .map_err(fault)?;
+            .map_err(|error| fault(error).with_resource(format!("migration {}", step.name)))?;
         sqlx::query(statements.record.get())
             .bind(step.version)
             .bind(step.name)

@@ -14,6 +14,8 @@ mod migrations;
 mod outbox;
 #[path = "postgres/pgbouncer.rs"]
 mod pgbouncer;
+#[path = "postgres/publish.rs"]
+mod publish;
 #[path = "postgres/rights.rs"]
 mod rights;
 #[path = "statements.rs"]

@@ -2,9 +2,16 @@
 
 use std::{error::Error as _, time::Duration};
 
-use headless_abstractions::{Error, ErrorKind, OwnedTx, UnitOfWorkStore};
+use chrono::DateTime;
+use headless::{Consumer, Context, Event, HandlerResult, Headless, Memory, PublishExt};
+use headless_abstractions::{
+    Appended, Arrival, Bury, DeadLetterFilter, Error, ErrorKind, Failure, FailureCause, GroupName, Hold,
+    Marked, Message, MessageId, OwnedTx, Redrive, Store, StoreTx, TopicName, UnitOfWorkStore,
+};
 use headless_harness::services::{PrivatePostgres, private_postgres, private_postgres_standby};
 use headless_postgres::{Migrate, Postgres, PostgresConfig};
+
+use uuid::Uuid;
 
 use crate::world::{PATIENCE, World, few, present};
 
@@ -22,7 +29,7 @@ fn shown(error: &Error) -> String {
 async fn refused(config: PostgresConfig) -> Error {
     tokio::time::timeout(PATIENCE, Postgres::connect_with(config))
         .await
-        .expect("it is refused soon")
+        .unwrap_or_else(|_| panic!("it is refused soon"))
         .unwrap_err()
 }
 
@@ -161,4 +168,132 @@ async fn should_say_that_the_server_is_gone_and_not_that_the_pool_is_small() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(!error.to_string().contains("max_connections"), "{error}");
     assert!(error.to_string().contains("server"), "{error}");
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Noted {}
+
+impl Event for Noted {
+    const TOPIC: &'static str = "notes.noted";
+}
+
+async fn read(_: Noted, cx: Context) -> HandlerResult {
+    let work = cx.begin::<Postgres>().await?;
+    Ok(work.commit().await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_do_all_its_work_with_one_connection_of_each_kind() {
+    World::run(async |world| {
+        let config = world
+            .config()
+            .with_max_connections(few(1))
+            .with_control_connections(few(1));
+        let postgres = Postgres::connect_with(config).await.unwrap();
+        let runtime = Headless::builder("small")
+            .store(&postgres)
+            .transport(Memory::new())
+            .consumer(Consumer::group("readers").on(read).concurrency(8))
+            .consumer(Consumer::group("writers").on(read).concurrency(8))
+            .start()
+            .await
+            .unwrap();
+        let mut work = runtime.begin::<Postgres>().await.unwrap();
+        for _ in 0..50 {
+            work.publish(&Noted {}).await.unwrap();
+        }
+        work.commit().await.unwrap();
+        runtime.settled(PATIENCE).await.unwrap();
+        let backlog = runtime.backlog().await.unwrap();
+        assert_eq!((backlog.outbox, backlog.dead), (0, 0));
+        runtime.shutdown(PATIENCE).await.unwrap();
+    })
+    .await;
+}
+
+fn message(payload: usize) -> Message {
+    Message::new(
+        MessageId::from_uuid(Uuid::new_v4()),
+        TopicName::parse("notes.noted").unwrap(),
+        DateTime::UNIX_EPOCH,
+        vec![b'x'; payload].into(),
+    )
+}
+
+#[tokio::test]
+async fn should_refuse_a_payload_over_the_limit_and_keep_what_was_stored_before() {
+    World::run(async |world| {
+        let config = world.config().with_max_payload(1000.try_into().unwrap());
+        let postgres = Postgres::connect_with(config).await.unwrap();
+        let outbox = postgres.parts().outbox.unwrap();
+        let (fits, does_not) = (message(1000), message(1001));
+        assert_eq!(
+            outbox.store.append(std::slice::from_ref(&fits)).await.unwrap(),
+            [Appended::Stored]
+        );
+
+        let batch = [message(1), does_not.clone()];
+        let error = outbox.store.append(&batch).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        let text = error.to_string();
+        assert!(
+            text.contains(&does_not.id.to_string()) && text.contains("1001") && text.contains("1000"),
+            "{text}"
+        );
+        assert!(!error.is_retryable() && !error.is_outcome_unknown());
+
+        let mut tx = postgres.begin().await.unwrap();
+        assert_eq!(
+            tx.append(&[does_not]).await.unwrap_err().kind(),
+            ErrorKind::TooLarge
+        );
+        assert!(
+            Box::new(tx).commit().await.is_err(),
+            "half of what was asked for is not committed"
+        );
+        assert!(outbox.queries.get(fits.id).await.unwrap().is_some());
+        assert_eq!(outbox.queries.stats().await.unwrap().total(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn should_lose_nothing_when_a_text_has_what_the_server_cannot_store() {
+    World::run(async |world| {
+        let postgres = world.connect().await;
+        let inbox = postgres.parts().inbox.unwrap();
+        let message = message(1);
+        let arrival = Arrival::of(&GroupName::parse("readers").unwrap(), &message, false);
+        // What a failing handler and the label of a machine say is kept, but for what cannot be.
+        let failure = Failure::new(FailureCause::Error, "a\0b", "node\0 1", DateTime::UNIX_EPOCH);
+        let bury = Bury::new(message.clone(), arrival, Hold::Absent, vec![failure]);
+        assert_eq!(inbox.dead_letters.bury(&[bury]).await.unwrap(), [Marked::Now]);
+        let letters = inbox
+            .dead_letter_queries
+            .list(&DeadLetterFilter::default(), None, 10)
+            .await
+            .unwrap();
+        let [letter] = letters.items.as_slice() else {
+            panic!("{letters:?}")
+        };
+        assert_eq!(letter.failures[0].message, "a\u{fffd}b");
+        assert_eq!(letter.failures[0].node, "node\u{fffd} 1");
+
+        for by in ["a\0b", "", &"x".repeat(201)] {
+            let redrive = Redrive::new(vec![letter.id], by);
+            for error in [
+                inbox.dead_letters.redrive(&redrive).await.unwrap_err(),
+                inbox.dead_letters.discard(&[letter.id], by).await.unwrap_err(),
+            ] {
+                assert!(
+                    matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLarge),
+                    "{error}"
+                );
+                assert!(error.to_string().contains("by"), "{error}");
+            }
+        }
+        let letter = inbox.dead_letter_queries.get(letter.id).await.unwrap().unwrap();
+        assert!(letter.is_open(), "it is where it was");
+    })
+    .await;
 }

@@ -1,0 +1,1 @@
+select key, value from case_rows order by key

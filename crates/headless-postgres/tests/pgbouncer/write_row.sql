@@ -1,0 +1,1 @@
+insert into case_rows (key, value) values ($1, $2)

@@ -1,0 +1,1 @@
+select part, key_hash, count(*) as messages from {schema}.outbox group by part, key_hash

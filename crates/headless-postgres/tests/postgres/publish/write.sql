@@ -1,0 +1,1 @@
+insert into {schema}.users_table (text) values ($1)

@@ -1,2 +1,0 @@
-create schema {schema};
-grant usage, create on schema {schema} to {schema};
