@@ -32,6 +32,8 @@ mod session;
 mod span;
 mod sql;
 mod store;
+mod subscriber;
+mod transport;
 mod unit_of_work;
 mod wake;
 

@@ -16,6 +16,7 @@ use crate::{
     inbox, migrate, outbox, parked, pulse,
     session::Session,
     sql::statements,
+    transport,
     wake::Waker,
 };
 
@@ -75,6 +76,7 @@ pub(crate) struct Shared {
     client: PgPool,
     pub(crate) closed: CancellationToken,
     pub(crate) wake: Waker,
+    pub(crate) transport: transport::State,
 }
 
 impl Postgres {
@@ -171,6 +173,7 @@ impl Postgres {
                 inbox: inbox::Statements::new(&config.schema),
                 parked: parked::Statements::new(&config.schema),
                 dead_letters: dead_letter::Statements::new(&config.schema),
+                transport: transport::State::new(&config.schema),
                 work,
                 control,
                 client,

@@ -13,5 +13,6 @@ fn main() -> ExitCode {
     run(Suites::of("postgres")
         .unreported()
         .outbox::<PostgresFixture>()
-        .inbox::<PostgresFixture>())
+        .inbox::<PostgresFixture>()
+        .transport::<PostgresFixture>())
 }

@@ -1,5 +1,6 @@
 //! The fixture: a schema of its own for each case, and nodes that a crash can cut off.
 
+mod transport;
 mod whole;
 
 use std::{
@@ -43,9 +44,10 @@ impl PostgresFixture {
         // Small enough that a case can send more than this without filling the machine.
         const PAYLOAD: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
         let mut url = url.clone();
-        // Where the application's own statements find its table.
+        // Where the application's own statements find its table, and how the case's sessions are known at its end.
         url.query_pairs_mut()
-            .append_pair("options[search_path]", &format!("{}_app", self.namespace));
+            .append_pair("options[search_path]", &format!("{}_app", self.namespace))
+            .append_pair("application_name", self.namespace.as_str());
         Ok(PostgresConfig::new(url.as_str())?
             .with_schema(Schema::parse(self.namespace.as_str())?)
             .with_max_connections(FEW)

@@ -1,0 +1,1 @@
+select {schema}.instance_end($1)

@@ -1,0 +1,1 @@
+select {schema}.group_lag($1) as lag

@@ -1,0 +1,1 @@
+select {schema}.member_leave($1)

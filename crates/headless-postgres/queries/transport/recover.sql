@@ -1,0 +1,1 @@
+select {schema}.member_recover($1, $2, $3, $4)

@@ -1,0 +1,1 @@
+select {schema}.member_release($1, $2, $3, $4)

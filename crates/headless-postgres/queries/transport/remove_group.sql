@@ -1,0 +1,1 @@
+select {schema}.group_remove($1)
