@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row, Transaction};
 use crate::{
     PostgresConfig, Schema,
     error::fault,
-    postgres,
+    postgres::{self, in_time},
     sql::{in_schema, statements},
 };
 
@@ -72,14 +72,16 @@ pub struct MigrationState {
 
 /// Applies every step that is missing and returns those that this call applied.
 ///
-/// Any number of processes at once are safe: each step is applied by one of them, whole or not at all.
+/// Any number of processes at once are safe: each step is applied by one of them, whole or not at all. It waits for those
+/// who are at it for as long as they take, and for nobody when nothing is missing.
 pub(crate) async fn migrate(config: &PostgresConfig) -> Result<Vec<Migration>> {
-    config.validate()?;
-    let statements = Statements::new(&config.schema);
     let mut conn = connect(config).await?;
+    let statements = Statements::new(&config.schema);
     let mut applied = Vec::new();
-    while let Some(step) = next_step(&mut conn, config, &statements).await? {
-        applied.push(step);
+    if in_time(config, present(&mut conn, config, &statements)).await? < Migration::ALL.len() {
+        while let Some(step) = next_step(&mut conn, config, &statements).await? {
+            applied.push(step);
+        }
     }
     conn.close().await.map_err(fault)?;
     Ok(applied)
@@ -87,22 +89,11 @@ pub(crate) async fn migrate(config: &PostgresConfig) -> Result<Vec<Migration>> {
 
 /// Says how far the schema has come, and changes nothing.
 pub(crate) async fn check(config: &PostgresConfig) -> Result<MigrationState> {
-    config.validate()?;
-    let statements = Statements::new(&config.schema);
     let mut conn = connect(config).await?;
-    let mut tx = begin(&mut conn, config).await?;
-    let exists: bool = sqlx::query_scalar(statements.table_exists.get())
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(fault)?;
-    let applied = if exists {
-        known(&mut tx, &statements, &config.schema).await?
-    } else {
-        0
-    };
-    tx.rollback().await.map_err(fault)?;
+    let statements = Statements::new(&config.schema);
+    let present = in_time(config, present(&mut conn, config, &statements)).await?;
     conn.close().await.map_err(fault)?;
-    let (applied, pending) = Migration::ALL.split_at(applied);
+    let (applied, pending) = Migration::ALL.split_at(present);
     Ok(MigrationState {
         applied: applied.to_vec(),
         pending: pending.to_vec(),
@@ -110,7 +101,32 @@ pub(crate) async fn check(config: &PostgresConfig) -> Result<MigrationState> {
 }
 
 async fn connect(config: &PostgresConfig) -> Result<PgConnection> {
-    PgConnection::connect_with(&config.options()).await.map_err(fault)
+    config.validate()?;
+    let options = config.options();
+    let limit = config.acquire_timeout;
+    match tokio::time::timeout(limit, PgConnection::connect_with(&options)).await {
+        Ok(connected) => connected.map_err(fault),
+        Err(_elapsed) => Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("the server did not answer within acquire_timeout ({limit:?}): can it be reached?"),
+        )),
+    }
+}
+
+/// How many steps the schema has.
+async fn present(conn: &mut PgConnection, config: &PostgresConfig, statements: &Statements) -> Result<usize> {
+    let mut tx = begin(conn, config).await?;
+    let exists: bool = sqlx::query_scalar(statements.table_exists.get())
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(fault)?;
+    let present = if exists {
+        known(&mut tx, statements, &config.schema).await?
+    } else {
+        0
+    };
+    tx.rollback().await.map_err(fault)?;
+    Ok(present)
 }
 
 async fn begin<'c>(conn: &'c mut PgConnection, config: &PostgresConfig) -> Result<Transaction<'c, Postgres>> {

@@ -117,7 +117,7 @@ impl Postgres {
     }
 
     /// Brings the schema up to date and returns the steps that were missing. Any number of processes at once are safe;
-    /// one that is killed leaves a whole step.
+    /// one that is killed leaves a whole step. It waits for others who are at it for as long as they take.
     ///
     /// # Errors
     /// As [`connect_with`](Self::connect_with).
@@ -161,7 +161,7 @@ impl Postgres {
         let control = lazy_pool(&config, config.control_connections.get(), options.clone());
         let wake = Waker::new(config.wake, &config.schema, options, control.clone());
         let statements = statements(&config);
-        let id = identify(&control, config.pooler, &statements)
+        let id = in_time(&config, identify(&control, config.pooler, &statements))
             .await
             .map_err(|error| in_context(error, "connect", &config))?;
         Ok(Self {
@@ -204,17 +204,10 @@ impl Shared {
         operation: &'static str,
         work: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        let limit = self.config.call_timeout;
         let answer = tokio::select! {
             biased;
             () = self.closed.cancelled() => Err(Error::new(ErrorKind::Closed, "this handle was closed")),
-            answer = tokio::time::timeout(limit, work) => answer.unwrap_or_else(|_elapsed| {
-                Err(Error::new(
-                    ErrorKind::Timeout,
-                    format!("the server did not answer within call_timeout ({limit:?})"),
-                )
-                .with_outcome_unknown())
-            }),
+            answer = in_time(&self.config, work) => answer,
         };
         answer.map_err(|error| error.with_operation(operation).with_provider(NAME))
     }
@@ -273,6 +266,20 @@ fn lazy_pool(config: &PostgresConfig, most: u32, options: PgConnectOptions) -> P
             })
         })
         .connect_lazy_with(options)
+}
+
+/// This work, within the call time-out.
+pub(crate) async fn in_time<T>(config: &PostgresConfig, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let limit = config.call_timeout;
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or_else(|_elapsed| {
+            Err(Error::new(
+                ErrorKind::Timeout,
+                format!("the server did not answer within call_timeout ({limit:?})"),
+            )
+            .with_outcome_unknown())
+        })
 }
 
 /// An error of connecting or migrating, with where that was.

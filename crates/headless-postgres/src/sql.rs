@@ -23,10 +23,6 @@ impl Sql {
     pub(crate) fn get(&self) -> AssertSqlSafe<Arc<str>> {
         AssertSqlSafe(self.0.clone())
     }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// This text of SQL with the schema's name put in.

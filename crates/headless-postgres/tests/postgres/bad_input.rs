@@ -8,7 +8,10 @@ use headless_abstractions::{
     Appended, Arrival, Bury, DeadLetterFilter, Error, ErrorKind, Failure, FailureCause, GroupName, Hold,
     Marked, Message, MessageId, OwnedTx, Redrive, Store, StoreTx, TopicName, UnitOfWorkStore,
 };
-use headless_harness::services::{PrivatePostgres, private_postgres, private_postgres_standby};
+use headless_harness::{
+    FaultProxy,
+    services::{PrivatePostgres, private_postgres, private_postgres_standby},
+};
 use headless_postgres::{Migrate, Postgres, PostgresConfig};
 
 use uuid::Uuid;
@@ -81,6 +84,38 @@ async fn should_name_what_is_not_there_when_database_or_host_is_unknown() {
         let error = refused(with(&world.url, "127.0.0.1:5432", "127.0.0.1:1")).await;
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.is_retryable());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn should_give_up_in_time_when_whoever_accepts_says_nothing() {
+    World::run(async |world| {
+        let proxy = FaultProxy::in_front_of(&world.url).unwrap();
+        let config = world
+            .config_at(&proxy.url_for(&world.url).unwrap())
+            .with_acquire_timeout(Duration::from_millis(300))
+            .with_call_timeout(Duration::from_millis(300));
+        Postgres::migrate(&config).await.unwrap();
+        proxy.black_hole();
+        for config in [config.clone(), config.clone().with_migrate(Migrate::Check)] {
+            let error = refused(config).await;
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(error.to_string().contains("acquire_timeout"), "{error}");
+        }
+
+        // The same of a handle that is connected, and of a server that goes silent in the middle of a call.
+        proxy.pass();
+        let postgres = Postgres::connect_with(config).await.unwrap();
+        let outbox = postgres.parts().outbox.unwrap();
+        outbox.queries.stats().await.unwrap();
+        proxy.black_hole();
+        let answered = tokio::time::timeout(PATIENCE, outbox.queries.stats()).await;
+        let error = answered.unwrap().unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable),
+            "{error}"
+        );
     })
     .await;
 }
