@@ -1,0 +1,1 @@
+insert into effect (id, body) values ($1, $2)

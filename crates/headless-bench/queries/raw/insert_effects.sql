@@ -1,0 +1,1 @@
+insert into effect (id, body) select * from unnest($1::uuid[], $2::bytea[])

@@ -1,0 +1,33 @@
+//! `headless-bench`: headless beside the raw clients, in one run.
+
+mod args;
+mod consume;
+mod database;
+mod measure;
+mod memory;
+mod outbox;
+mod quiet;
+mod report;
+mod samples;
+mod transport;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::{
+    args::{Args, Name},
+    measure::Meter,
+    report::Report,
+};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    let (meter, report) = (Meter::new(args.quick), Report::new(&args));
+    match args.name {
+        Name::Memory => memory::run(&args, &meter, &report).await,
+        Name::Outbox => outbox::run(&args, &meter, &report).await,
+        Name::Consume => consume::run(&args, &meter, &report).await,
+        Name::Transport => transport::run(&args, &meter, &report).await,
+    }
+}
