@@ -14,5 +14,6 @@ fn main() -> ExitCode {
         .unreported()
         .outbox::<PostgresFixture>()
         .inbox::<PostgresFixture>()
-        .transport::<PostgresFixture>())
+        .transport::<PostgresFixture>()
+        .consumer_over_transport::<PostgresFixture>())
 }
