@@ -20,7 +20,8 @@ mod relay;
 mod topics;
 
 pub use consumer::{
-    CircuitBreaker, Consumer, ConsumerHandle, ConsumerStats, Inbox, PauseReason, SubscriptionStatus,
+    CircuitBreaker, Consumer, ConsumerHandle, ConsumerSettings, ConsumerStats, Inbox, ParkSettings,
+    PauseReason, SubscriptionStatus,
 };
 pub use context::{Attempt, BatchContext, Context};
 pub use dead_letters::{DeadLetters, RedriveMatching};

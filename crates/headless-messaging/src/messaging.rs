@@ -65,11 +65,7 @@ impl Messaging {
             plan.environment.wakeups.clone(),
         );
         let has_pulse = plan.store.as_ref().is_some_and(|store| store.pulse.is_some());
-        let poll = if has_pulse {
-            plan.relay.poll.max(SAFETY_NET)
-        } else {
-            plan.relay.poll
-        };
+        let poll = effective_poll(plan.relay.poll, has_pulse);
         let relay = match (&outbox, &plan.transport) {
             (Some(outbox), Some(transport)) if plan.relays => Some(Relay::new(
                 &plan.environment,
@@ -128,12 +124,14 @@ impl Messaging {
     fn start_consumers(&mut self, plan: &Plan, checked: Checked) {
         let Some(transport) = &plan.transport else { return };
         let inbox = plan.store.as_ref().and_then(|store| store.inbox.clone());
+        let has_pulse = plan.store.as_ref().is_some_and(|store| store.pulse.is_some());
         for group in checked.groups {
             let parts = GroupParts {
                 name: group.name,
                 settings: group.consumer.settings,
                 form: group.form,
                 store: inbox.clone(),
+                has_pulse,
                 transport: transport.clone(),
                 handlers: group.handlers,
                 environment: plan.environment.clone(),
@@ -164,10 +162,7 @@ impl Messaging {
             self.intake
                 .push(AbortOnDropHandle::new(environment.spawner.work(task)));
         }
-        if let Some(store) = group.store.clone() {
-            let has_pulse = self.store.as_ref().is_some_and(|store| store.pulse.is_some());
-            let poll = group.settings.park_poll;
-            let poll = if has_pulse { poll.max(SAFETY_NET) } else { poll };
+        if let (Some(store), Some(poll)) = (group.store.clone(), group.pickup_poll) {
             let spec = TaskSpec::new(format!("retry pickup of {}", group.name), poll)
                 .with_wake(environment.wakeups.parked());
             let group = group.clone();
@@ -316,6 +311,11 @@ impl Drop for Messaging {
             consumer.group.cancelled.cancel();
         }
     }
+}
+
+/// How often what a pulse looks at is polled beside it.
+pub(crate) fn effective_poll(poll: Duration, has_pulse: bool) -> Duration {
+    if has_pulse { poll.max(SAFETY_NET) } else { poll }
 }
 
 async fn within<T>(call: impl Future<Output = Result<T>>) -> Result<T> {

@@ -140,6 +140,12 @@ impl Relay {
         })
     }
 
+    /// Its settings as they are in effect.
+    #[must_use]
+    pub fn config(&self) -> &RelayConfig {
+        &self.shared.config
+    }
+
     /// How it is doing.
     #[must_use]
     pub fn status(&self) -> RelayStatus {

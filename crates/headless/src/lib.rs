@@ -42,9 +42,9 @@ pub use headless_core::{
 #[cfg(feature = "memory")]
 pub use headless_memory::{Memory, MemoryConfig, MemoryTx};
 pub use headless_messaging::{
-    Attempt, BatchContext, CircuitBreaker, Consumer, ConsumerHandle, ConsumerStats, Context, DeadLetters,
-    Inbox, MessageBuilder, Ordered, PauseReason, PublishExt, PublishOutcome, Published, Publisher,
-    RedriveMatching, RelayStatus, SubscriptionStatus,
+    Attempt, BatchContext, CircuitBreaker, Consumer, ConsumerHandle, ConsumerSettings, ConsumerStats,
+    Context, DeadLetters, Inbox, MessageBuilder, Ordered, ParkSettings, PauseReason, PublishExt,
+    PublishOutcome, Published, Publisher, RedriveMatching, RelayStatus, SubscriptionStatus,
 };
 #[cfg(feature = "postgres")]
 pub use headless_postgres::{Postgres, PostgresTx};

@@ -6,7 +6,7 @@ use headless_abstractions::{Error, ErrorKind, Result, Store, StoreParts, StoreTx
 use headless_core::{ControlRuntime, Environment, State, UnitOfWork};
 use headless_messaging::{ConsumerHandle, DeadLetters, Messaging, Publisher};
 
-use crate::Setting;
+use crate::{Setting, settings::show_effective};
 
 mod backlog;
 mod health;
@@ -56,9 +56,10 @@ impl Runtime {
             store,
             transport,
             shutdown_timeout,
-            explained,
+            mut explained,
             control,
         } = parts;
+        show_effective(&mut explained, &messaging, store.is_some());
         Self {
             service,
             messaging,

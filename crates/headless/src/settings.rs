@@ -6,8 +6,10 @@ use headless_core::Backoff;
 
 use crate::{Builder, Preset};
 
+mod effective;
 mod show;
 
+pub(crate) use effective::show_effective;
 use show::Show;
 
 /// Where the value of a setting came from.
@@ -20,6 +22,9 @@ pub enum Source {
     Preset(Preset),
     /// The builder was given it.
     Builder,
+    /// It takes the place of what was given or is the default: the store's pulse looks, and this is for wake-ups that
+    /// are lost.
+    SafetyNet,
 }
 
 impl fmt::Display for Source {
@@ -28,6 +33,7 @@ impl fmt::Display for Source {
             Self::Default => f.write_str("default"),
             Self::Preset(preset) => write!(f, "preset {preset}"),
             Self::Builder => f.write_str("builder"),
+            Self::SafetyNet => f.write_str("safety net beside the pulse"),
         }
     }
 }

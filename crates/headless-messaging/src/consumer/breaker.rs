@@ -30,6 +30,22 @@ impl CircuitBreaker {
         }
     }
 
+    /// After how many failures in a row it opens; `None` when it never does.
+    #[must_use]
+    pub const fn failures(&self) -> Option<u32> {
+        if self.failures == u32::MAX {
+            None
+        } else {
+            Some(self.failures)
+        }
+    }
+
+    /// How long it stays open.
+    #[must_use]
+    pub const fn open_times(&self) -> Backoff {
+        self.open
+    }
+
     /// Never opens.
     #[must_use]
     pub const fn off() -> Self {

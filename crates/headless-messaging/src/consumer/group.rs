@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use headless_abstractions::{
@@ -14,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Inbox, Publisher,
     consumer::{
-        ConsumerStats, PauseReason, Settings,
+        ConsumerSettings, ConsumerStats, PauseReason, Settings,
         attempt::CallEnd,
         breaker::{Circuit, Pass},
         counters::Counters,
@@ -23,6 +24,7 @@ use crate::{
         watch::Watch,
     },
     handler::Handler,
+    messaging::effective_poll,
     plant::Planted,
 };
 
@@ -34,6 +36,8 @@ pub(crate) struct Group {
     pub(crate) form: Inbox,
     /// `None` under [`Inbox::Off`]: the consumer then uses no store.
     pub(crate) store: Option<InboxParts>,
+    /// How often the park is polled; `None` where no store is used.
+    pub(crate) pickup_poll: Option<Duration>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) topics: BTreeMap<TopicName, Arc<Topic>>,
     pub(crate) permits: Permits,
@@ -58,6 +62,7 @@ pub(crate) struct GroupParts {
     pub(crate) settings: Settings,
     pub(crate) form: Inbox,
     pub(crate) store: Option<InboxParts>,
+    pub(crate) has_pulse: bool,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) handlers: BTreeMap<TopicName, (TopicOrder, Vec<Handler>)>,
     pub(crate) environment: Environment,
@@ -75,6 +80,7 @@ impl Group {
             settings,
             form,
             store,
+            has_pulse,
             transport,
             handlers,
             environment,
@@ -108,14 +114,17 @@ impl Group {
                 (name, Arc::new(topic))
             })
             .collect();
+        let store = store.filter(|_| form != Inbox::Off);
+        let poll = effective_poll(settings.park_poll, has_pulse);
         Self {
+            pickup_poll: store.as_ref().map(|_| poll),
             permits: Permits::new(settings.concurrency),
             counters: Counters::default(),
             watch: Watch::new(environment.clock.clone(), settings.lease),
             stopping,
             cancelled: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            store: store.filter(|_| form != Inbox::Off),
+            store,
             name,
             settings,
             form,
@@ -299,6 +308,12 @@ impl ConsumerHandle {
     #[must_use]
     pub fn stats(&self) -> ConsumerStats {
         self.group.counters.snapshot()
+    }
+
+    /// Its settings as they are in effect.
+    #[must_use]
+    pub fn settings(&self) -> ConsumerSettings {
+        ConsumerSettings::in_effect(&self.group)
     }
 
     /// Its subscriptions, in the order of their topics.
