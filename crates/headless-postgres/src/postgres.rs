@@ -229,12 +229,21 @@ impl Shared {
     /// `Timeout` when something has not ended in time; the handle is closed all the same.
     pub(crate) async fn close(&self) -> Result<()> {
         self.closed.cancel();
-        // The pools wait for connections that are in use, which those of open transactions are.
-        let pools = async { tokio::join!(self.work.close(), self.control.close()) };
-        let pools = tokio::time::timeout(CLOSING, pools);
-        let (wake, _in_use) = tokio::join!(self.wake.close(), pools);
+        let wake = self.wake.close().await;
+        let pools = async { tokio::join!(close(&self.work), close(&self.control)) };
+        let _in_use = tokio::time::timeout(CLOSING, pools).await;
         wake.map_err(|error| error.with_operation("close").with_provider(NAME))
     }
+}
+
+/// Closes a pool. It waits for connections that are in use, which those of open transactions are, before it closes the
+/// others: so these are closed first.
+async fn close(pool: &PgPool) {
+    while let Some(idle) = pool.try_acquire() {
+        // One that does not take its good-bye is gone all the same.
+        let _gone = idle.detach().close().await;
+    }
+    pool.close().await;
 }
 
 /// The options of the provider's own connections.

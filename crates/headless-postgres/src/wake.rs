@@ -33,7 +33,7 @@ statements! {
     }
 }
 
-/// How long closing waits for the tasks, which give up what they do as soon as they are told to.
+/// How long closing waits for the tasks, which end within less once they are told to.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// What there is work in.
@@ -162,7 +162,7 @@ impl Waker {
         *count.borrow()
     }
 
-    /// Ends the tasks and every wait. Repeating it is harmless.
+    /// Ends the tasks and every wait, once others have been told what there was to tell. Repeating it is harmless.
     ///
     /// # Errors
     /// `Timeout` when a task has not ended in time.

@@ -13,23 +13,37 @@ const GAP: Duration = Duration::from_millis(20);
 /// How long sending may take, a free connection included.
 const SENDING: Duration = Duration::from_secs(5);
 
-/// Sends what is requested until the handle is closed.
+/// How long it may take once the handle is closed.
+const LAST: Duration = Duration::from_secs(1);
+
+/// Sends what is requested until the handle is closed, and what was requested before that: who publishes and ends, or
+/// leaves its group, tells the others still.
 pub(super) async fn run(shared: Arc<Shared>, signal: Signal) {
-    let work = async {
-        loop {
-            shared.line(signal).request.notified().await;
-            match tokio::time::timeout(SENDING, send(&shared, signal)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, ?signal, "a wake-up was lost"),
-                Err(_elapsed) => tracing::debug!(?signal, "a wake-up was lost: it took too long"),
-            }
-            tokio::time::sleep(GAP).await;
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.line(signal).request.notified() => {}
+            () = shared.closed.cancelled() => return,
         }
-    };
-    tokio::select! {
-        biased;
-        () = shared.closed.cancelled() => {}
-        () = work => {}
+        let overdue = async {
+            shared.closed.cancelled().await;
+            tokio::time::sleep(LAST).await;
+        };
+        tokio::select! {
+            biased;
+            sent = send(&shared, signal) => {
+                if let Err(error) = sent {
+                    tracing::debug!(%error, ?signal, "a wake-up was lost");
+                }
+            }
+            () = overdue => {}
+            () = tokio::time::sleep(SENDING) => tracing::debug!(?signal, "a wake-up was lost: it took too long"),
+        }
+        tokio::select! {
+            biased;
+            () = shared.closed.cancelled() => {}
+            () = tokio::time::sleep(GAP) => {}
+        }
     }
 }
 

@@ -258,6 +258,39 @@ async fn should_join_its_tasks_and_end_waits_when_closed() {
 }
 
 #[tokio::test]
+async fn should_still_tell_others_what_there_is_to_tell_when_closed_at_once() {
+    let Some(place) = Place::find() else { return };
+    let other = place.listener().await;
+    let ours = place.handle();
+    ours.notify(Signal::Store);
+    ours.close().await.unwrap();
+    woken(&other, Signal::Store).await;
+    assert!(ours.tasks.is_empty());
+
+    // Within the gap after another one too.
+    let ours = place.handle();
+    ours.notify(Signal::Store);
+    woken(&other, Signal::Store).await;
+    ours.notify(Signal::Store);
+    ours.close().await.unwrap();
+    woken(&other, Signal::Store).await;
+}
+
+#[tokio::test]
+async fn should_close_in_time_when_the_server_is_gone() {
+    let Some(place) = Place::find() else { return };
+    let proxy = FaultProxy::in_front_of(&place.url).unwrap();
+    let waker = place.handle_at(&proxy.url_for(&place.url).unwrap());
+    woken(&waker, Signal::Store).await;
+    proxy.black_hole();
+    waker.notify(Signal::Store);
+    timeout(Duration::from_secs(4), waker.close())
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
 async fn should_leave_no_connection_when_dropped() {
     let Some(place) = Place::find() else { return };
     let waker = place.listener().await;

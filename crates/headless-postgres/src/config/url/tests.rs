@@ -141,3 +141,45 @@ fn should_refuse_bounds_that_bound_nothing() {
         assert!(error.to_string().contains(named), "{query}: {error}");
     }
 }
+
+/// The rows of the page's table: name and default.
+fn rows_of_page() -> Vec<(&'static str, &'static str)> {
+    let page = include_str!("../../../../../docs/providers/postgres.md");
+    let (_, settings) = page.split_once("| setting | default | meaning |").unwrap();
+    settings
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| {
+            let mut cells = line.split('|').map(|cell| cell.trim().trim_matches('`'));
+            let (_, name, default) = (cells.next(), cells.next().unwrap(), cells.next().unwrap());
+            (name, default)
+        })
+        .collect()
+}
+
+#[test]
+fn should_be_what_the_page_says() {
+    let defaults = config("postgres://db/shop");
+    for (name, default) in rows_of_page() {
+        let value = default.replace(' ', "");
+        let said = config(&format!("postgres://db/shop?{name}={value}"));
+        assert_eq!(format!("{said:?}"), format!("{defaults:?}"), "{name}");
+    }
+    let named: Vec<&str> = rows_of_page().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(
+        named,
+        [
+            "schema",
+            "max_connections",
+            "control_connections",
+            "acquire_timeout",
+            "call_timeout",
+            "lock_timeout",
+            "max_payload",
+            "migrate",
+            "wake",
+            "pooler"
+        ]
+    );
+}
