@@ -1,0 +1,14 @@
+//! The command on a PostgreSQL server, as its users see it. What is counted here is counted by a plain client.
+
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+#[path = "postgres/demo.rs"]
+mod demo;
+#[path = "postgres/migrate.rs"]
+mod migrate;
+#[path = "postgres/process.rs"]
+mod process;
+#[path = "postgres/processes.rs"]
+mod processes;
+#[path = "postgres/world.rs"]
+mod world;

@@ -1,0 +1,1 @@
+select (select count(*) from {schema}.published) as published, (select count(*) from {schema}.handled) as handled

@@ -1,0 +1,1 @@
+select name from {schema}.invoices order by name

@@ -1,0 +1,1 @@
+insert into {schema}.orders (name) values ($1)
