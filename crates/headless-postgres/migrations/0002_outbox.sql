@@ -351,6 +351,7 @@ as $$
 #variable_conflict use_column
 declare
     b record;
+    v_named uuid[];
     v_ids uuid[];
     v_seqs bigint[];
     v_found_ids uuid[] := '{}';
@@ -361,12 +362,15 @@ begin
         where t.epoch = any (p_epochs) and t.owner = p_owner
         order by t.epoch, t.piece for update
     loop
-        with named as materialized (
-            select distinct n.id from unnest(p_ids, p_epochs) n(id, epoch) where n.epoch = b.epoch
-        ), gone as (
+        -- All of one batch is the usual case.
+        if b.epoch = all (p_epochs) then
+            v_named := p_ids;
+        else
+            select array_agg(n.id) into v_named from unnest(p_ids, p_epochs) n(id, epoch) where n.epoch = b.epoch;
+        end if;
+        with gone as (
             delete from {schema}.outbox o
-            using unnest(b.seqs) s(seq), named n
-            where o.part = b.part and o.seq = s.seq and o.id = n.id
+            where o.part = b.part and o.seq = any (b.seqs) and o.id = any (v_named)
             returning o.id, o.seq
         )
         select array_agg(g.id), array_agg(g.seq) into v_ids, v_seqs from gone g;
@@ -560,7 +564,7 @@ create function {schema}.outbox_claim(
     content_type text, headers text, payload bytea
 )
     language plpgsql
-    set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set lock_timeout = '250ms'
+    set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 as $$
 #variable_conflict use_column
 declare
@@ -571,10 +575,12 @@ declare
     v_parts smallint[];
     v_part smallint;
     v_busy smallint[];
+    v_urgent boolean;
     v_count integer;
     v_next integer := 0;
     v_taken integer;
     v_contended boolean := false;
+    v_patience text;
     v_epoch bigint;
     v_seqs bigint[];
     v_keys bigint[];
@@ -603,12 +609,13 @@ begin
     end if;
 
     -- Priorities first, then the oldest head; where somebody holds rows, last.
+    v_urgent := exists (select from {schema}.outbox o where o.part > 16);
     select array_agg(distinct t.part) into v_busy
     from {schema}.outbox_batch t where t.epoch > m.batch_mark and t.until > v_now;
     select array_agg((w.n - 1)::smallint order by
         case when w.n > 17 then w.n else 0 end desc, (w.n - 1)::smallint = any (v_busy) is true, h.seq)
     into v_parts
-    from unnest(m.marks) with ordinality w(mark, n)
+    from unnest(case when v_urgent then m.marks else m.marks[:17] end) with ordinality w(mark, n)
     cross join lateral (
         select o.seq from {schema}.outbox o
         where o.part = (w.n - 1)::smallint and o.seq > w.mark order by o.seq limit 1
@@ -631,8 +638,11 @@ begin
             -- All rows without a key share one lock. Who has found nothing else waits for the claim that has it now,
             -- rather than to call an outbox empty that is not.
             exit when v_left < p_limit;
+            v_patience := current_setting('lock_timeout');
             begin
+                perform set_config('lock_timeout', '250ms', true);
                 select * into p from {schema}.outbox_part t where t.part = v_part for update;
+                perform set_config('lock_timeout', v_patience, true);
             exception when lock_not_available then
                 exit;
             end;
