@@ -59,7 +59,8 @@ pub struct PostgresConfig {
     pub acquire_timeout: Duration,
     /// How long a call of the provider may take before it answers `Timeout`. Default 30 s.
     pub call_timeout: Duration,
-    /// How long a statement of the provider waits for a row that another transaction holds, at most 24 days. Default 5 s.
+    /// How long a call of the inbox waits for a row that another transaction holds, at most 24 days; other calls wait for
+    /// locks up to `call_timeout`. Default 5 s.
     pub lock_timeout: Duration,
     /// The largest payload in bytes, at most 256 MiB. Default 8 MiB.
     pub max_payload: NonZeroUsize,

@@ -1,13 +1,14 @@
 //! Behind a pooler that gives a session to each transaction.
 
-use std::num::NonZero;
+use std::{borrow::Cow, num::NonZero};
 
+use headless::{Consumer, Context, Event, HandlerResult, Headless, Ordered, PublishExt};
 use headless_abstractions::{OwnedTx, UnitOfWorkStore};
 use headless_harness::services::{PrivatePgbouncer, private_postgres};
 use headless_postgres::{Pooler, Postgres, PostgresConfig};
 use sqlx::{Connection, Row};
 
-use crate::world::{World, few, present};
+use crate::world::{PATIENCE, World, few, present};
 
 const CREATE: &str = include_str!("sql/pooled_create.sql");
 const COUNT: &str = include_str!("sql/pooled_count.sql");
@@ -115,4 +116,69 @@ async fn should_run_in_a_transaction_of_the_applications_pool_when_that_begins_a
         assert_eq!(rows[0].get::<i64, _>(0), 3);
     })
     .await;
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Noted {
+    number: i32,
+}
+
+impl Event for Noted {
+    const TOPIC: &'static str = "notes.noted";
+
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Owned((self.number % 10).to_string()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_handle_each_message_once_when_outbox_inbox_and_transport_share_two_sessions() {
+    run(async |world, config| {
+        let postgres = Postgres::connect_with(config).await.unwrap();
+        world.raw(CREATE).await;
+        let insert = world.sql(INSERT).0;
+        let write = move |noted: Noted, cx: Context| {
+            let insert = insert.clone();
+            async move { write(noted, cx, insert).await }
+        };
+        let runtime = Headless::builder("pooled")
+            .store(&postgres)
+            .transport(postgres.clone())
+            .topic::<Noted>(Ordered::partitions(4))
+            .consumer(
+                Consumer::group("writers")
+                    .on(write)
+                    .ordered_by_key()
+                    .concurrency(4),
+            )
+            .start()
+            .await
+            .unwrap();
+        for batch in 0..8 {
+            let mut work = runtime.begin::<Postgres>().await.unwrap();
+            for number in 0..25 {
+                let number = batch * 25 + number;
+                work.publish(&Noted { number }).await.unwrap();
+            }
+            work.commit().await.unwrap();
+        }
+        runtime.settled(PATIENCE).await.unwrap();
+        let rows = world.rows(include_str!("sql/pooled_order.sql")).await;
+        assert_eq!(rows[0].get::<i64, _>("handled"), 200);
+        assert_eq!(rows[0].get::<i64, _>("distinct"), 200);
+        assert_eq!(rows[0].get::<i64, _>("overtaken"), 0);
+        assert_eq!(runtime.backlog().await.unwrap().dead, 0);
+        runtime.shutdown(PATIENCE).await.unwrap();
+    })
+    .await;
+}
+
+async fn write(noted: Noted, cx: Context, insert: String) -> HandlerResult {
+    let mut work = cx.begin::<Postgres>().await?;
+    sqlx::query(sqlx::AssertSqlSafe(insert))
+        .bind(noted.number)
+        .bind((noted.number % 10).to_string())
+        .execute(work.conn())
+        .await?;
+    Ok(work.commit().await?)
 }

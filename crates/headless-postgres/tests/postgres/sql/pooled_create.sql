@@ -1,1 +1,5 @@
-create table {schema}.pooled (number integer not null, text text not null)
+create table {schema}.pooled (
+    place bigint generated always as identity,
+    number integer not null,
+    text text not null
+)
