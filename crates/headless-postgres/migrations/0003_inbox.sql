@@ -58,6 +58,13 @@ create table {schema}.parked_message (
     primary key (grp, id)
 );
 
+-- How many rows of a group had a place a moment ago: counting a full park for each message would cost more than parking it.
+create table {schema}.inbox_parked_count (
+    grp text collate "C" primary key,
+    rows bigint not null,
+    counted_at timestamptz not null
+);
+
 -- How long ago the first row ended that is left in a stretch of the pages of inbox: what a purge has to look through. A
 -- stretch is looked through again when its oldest row has reached the age, so that no row needs an index for it.
 create table {schema}.inbox_stretch (
@@ -105,7 +112,7 @@ create function {schema}.microseconds(span interval) returns bigint
 
 -- Whether an unfinished row of a key has a place before this one.
 create function {schema}.inbox_is_behind(g text, hash bigint, before bigint) returns boolean
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 begin
     return exists (
         select from {schema}.inbox i
@@ -117,7 +124,7 @@ end $$;
 -- How an idempotency key stands to a message: 0 free, 1 its own, 2 with another that is unfinished, 3 with another that
 -- was processed.
 create function {schema}.inbox_reserved(g text, k text, m uuid) returns smallint
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     holder record;
 begin
@@ -140,7 +147,7 @@ end $$;
 -- Ends a message as processed, dead or discarded; the caller has set a bound on waiting.
 create function {schema}.inbox_end_one(
     g text, m uuid, t text, hash bigint, k text, o uuid, e bigint, target smallint
-) returns bigint language plpgsql set enable_seqscan = off as $$
+) returns bigint language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     r record;
     stands smallint;
@@ -214,7 +221,7 @@ create function {schema}.inbox_mark(
     grps text[], ids uuid[], topics text[], hashes bigint[], ks text[], owners uuid[], epochs bigint[],
     target smallint, wait integer
 ) returns bigint[]
-    language plpgsql set enable_seqscan = off set lock_timeout = 0 as $$
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set lock_timeout = 0 as $$
 declare
     answers bigint[] := array_fill(null::bigint, array[cardinality(ids)]);
     made bigint;
@@ -316,7 +323,7 @@ end $$;
 create function {schema}.inbox_admit_one(
     g text, m uuid, t text, hash bigint, k text, o uuid, lease bigint,
     out answer bigint, out new_epoch bigint, out new_rounds integer
-) language plpgsql set enable_seqscan = off as $$
+) language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     r record;
     stands smallint;
@@ -382,7 +389,7 @@ end $$;
 create function {schema}.inbox_admit(
     grps text[], ids uuid[], topics text[], hashes bigint[], ks text[], o uuid, lease bigint, wait integer,
     out answers bigint[], out epochs bigint[], out rounds integer[]
-) language plpgsql set enable_seqscan = off set lock_timeout = 0 as $$
+) language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set lock_timeout = 0 as $$
 declare
     n integer;
     one record;
@@ -410,7 +417,7 @@ end $$;
 -- Holds rows for another lease; returns those that are held, those of an open transaction among them.
 create function {schema}.inbox_renew(g text, ids uuid[], epochs bigint[], o uuid, lease bigint)
     returns table (held_id uuid, held_epoch bigint)
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 begin
     return query
     select i.id, i.epoch from {schema}.inbox i
@@ -432,7 +439,7 @@ end $$;
 create function {schema}.inbox_give_back(
     g text, ids uuid[], claimed bigint[], o uuid, after bigint, unused boolean, added jsonb, ending boolean
 ) returns table (back_id uuid, back_epoch bigint)
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 begin
     return query
     with held as (
@@ -463,13 +470,15 @@ end $$;
 
 -- Parks again what was claimed from the park and whose lease has ended.
 create function {schema}.inbox_reap(most bigint) returns bigint
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     reaped bigint;
+    -- The clock itself, which goes on within a statement, would keep the index from being used.
+    moment constant timestamptz := clock_timestamp();
 begin
     with ended as (
         select i.grp, i.id from {schema}.inbox i
-        where i.state = 0 and i.place is not null and i.at <= clock_timestamp()
+        where i.state = 0 and i.place is not null and i.at <= moment
         order by i.at
         limit most
         for update skip locked
@@ -487,7 +496,7 @@ create function {schema}.inbox_park_one(
     occurred timestamptz, ctype text, heads text, body bytea,
     after bigint, only_behind boolean, unused boolean, added jsonb, per_key bigint, group_is_full boolean,
     out answer bigint, out is_new boolean
-) language plpgsql set enable_seqscan = off as $$
+) language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     r record;
     known boolean;
@@ -590,11 +599,47 @@ begin
     end loop;
 end $$;
 
+-- How many rows of a group have a place, counted up to a bound. Far from a wide bound it may be a second old.
+create function {schema}.inbox_parked_of(g text, bound bigint) returns bigint
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+declare
+    wide constant boolean := bound > 10000;
+    counted bigint;
+begin
+    if wide then
+        select c.rows into counted from {schema}.inbox_parked_count c
+        where c.grp = g and c.counted_at > clock_timestamp() - interval '1 second' and c.rows < bound / 10 * 9;
+        if found then
+            return counted;
+        end if;
+    end if;
+    select count(*) into counted from (
+        select from {schema}.inbox i
+        where i.grp = g and i.state in (0, 1) and i.place is not null
+        limit bound
+    ) of_group;
+    if wide then
+        -- Whoever holds the count is counting too.
+        perform from {schema}.inbox_parked_count c where c.grp = g for update skip locked;
+        if found then
+            update {schema}.inbox_parked_count c set rows = counted, counted_at = clock_timestamp() where c.grp = g;
+        elsif not exists (select from {schema}.inbox_parked_count c where c.grp = g) then
+            begin
+                insert into {schema}.inbox_parked_count (grp, rows, counted_at)
+                values (g, counted, clock_timestamp()) on conflict do nothing;
+            exception when lock_not_available then
+                null;
+            end;
+        end if;
+    end if;
+    return counted;
+end $$;
+
 create function {schema}.inbox_park(
     grps text[], ids uuid[], topics text[], msg_keys text[], hashes bigint[], ks text[], owners uuid[], epochs bigint[],
     occurred timestamptz[], ctypes text[], heads text[], bodies bytea[],
     afters bigint[], only_behind boolean[], unused boolean[], added text[], per_key bigint, per_group bigint, wait integer
-) returns bigint[] language plpgsql set enable_seqscan = off set lock_timeout = 0 as $$
+) returns bigint[] language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set lock_timeout = 0 as $$
 declare
     answers bigint[] := array_fill(null::bigint, array[cardinality(ids)]);
     n integer;
@@ -617,11 +662,7 @@ begin
         continue when answers[n] is not null;
         if counted is distinct from grps[n] then
             counted := grps[n];
-            select per_group - count(*) into room from (
-                select from {schema}.inbox i
-                where i.grp = counted and i.state in (0, 1) and i.place is not null
-                limit per_group
-            ) of_group;
+            room := per_group - {schema}.inbox_parked_of(counted, per_group);
         end if;
         begin
             select * into one from {schema}.inbox_park_one(
@@ -648,7 +689,7 @@ create function {schema}.inbox_group_lock(g text) returns bigint
 -- Looks at the keys of a group in which something was stirred, and at what waits for an idempotency key. The caller has
 -- the group's lock.
 create function {schema}.inbox_settle(g text) returns void
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     hashes bigint[];
     k text;
@@ -656,7 +697,7 @@ declare
 begin
     -- First forget that they were stirred, then look: what stirs a key after this look leaves a sign of its own.
     with stirred as (
-        select i.id from {schema}.inbox i where i.grp = g and i.queue = 3 limit 10000 for update skip locked
+        select i.id from {schema}.inbox i where i.grp = g and i.queue = 3 limit 2000 for update skip locked
     ), seen as (
         update {schema}.inbox i
         set queue = null, place = case when i.state >= 2 then null else i.place end
@@ -707,7 +748,7 @@ end $$;
 
 -- Claims parked messages of a group; returns their ids in the order in which they are handed out.
 create function {schema}.inbox_take(g text, o uuid, most integer, lease bigint, except_topics text[]) returns uuid[]
-    language plpgsql set enable_seqscan = off set lock_timeout = 0 as $$
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set lock_timeout = 0 as $$
 declare
     taken uuid[] := '{}';
     head record;
@@ -808,7 +849,7 @@ create function {schema}.inbox_claim(g text, o uuid, most integer, lease bigint,
     returns table (
         id uuid, epoch bigint, rounds integer, failures text, ordered boolean, idempotency_key text, topic text,
         key text, occurred_at timestamptz, content_type text, headers text, payload bytea
-    ) language plpgsql set enable_seqscan = off as $$
+    ) language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 declare
     taken constant uuid[] := {schema}.inbox_take(g, o, most, lease, except_topics);
@@ -824,7 +865,7 @@ end $$;
 
 -- Reaps, looks at stirred keys, and says in how many microseconds a parked row is due and the first lease ends.
 create function {schema}.inbox_pulse(most bigint, out parked bigint, out lease bigint)
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     g text;
     moment timestamptz;
@@ -878,7 +919,7 @@ $$;
 
 -- Removes what ended long ago, and what was admitted and whose lease ended long ago.
 create function {schema}.inbox_purge(older bigint, most bigint) returns bigint
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     pages constant bigint := 64;
     age constant interval := older * interval '1 microsecond';
@@ -887,10 +928,11 @@ declare
     first_page bigint;
     looked timestamptz;
     began constant timestamptz := clock_timestamp();
+    before constant timestamptz := began - age;
 begin
     with old as (
         select i.grp, i.id from {schema}.inbox i
-        where i.state = 0 and i.place is null and i.at <= clock_timestamp() - age
+        where i.state = 0 and i.place is null and i.at <= before
         order by i.at
         limit left_over
         for update skip locked
@@ -904,7 +946,7 @@ begin
     perform {schema}.inbox_free(gone.grps, gone.ids, gone.ks);
     left_over := left_over - gone.n;
 
-    if not exists (select from {schema}.inbox_file f where f.file = pg_relation_filenode('{schema}.inbox')) then
+    if not exists (select from {schema}.inbox_file f where f.one and f.file = pg_relation_filenode('{schema}.inbox')) then
         -- The first purge, or the first after the table was rewritten.
         delete from {schema}.inbox_stretch;
         insert into {schema}.inbox_file (file) values (pg_relation_filenode('{schema}.inbox'))
@@ -919,7 +961,7 @@ begin
     -- A call looks for two seconds at most; the next one goes on where it has stopped.
     while left_over > 0 and clock_timestamp() < began + interval '2 seconds' loop
         select s.page into first_page from {schema}.inbox_stretch s
-        where s.oldest <= clock_timestamp() - age
+        where s.oldest <= before
         order by s.oldest
         limit 1
         for update skip locked;
@@ -928,7 +970,7 @@ begin
         with old as (
             select i.grp, i.id from {schema}.inbox i
             where i.ctid >= format('(%s,0)', first_page)::tid and i.ctid < format('(%s,0)', first_page + pages)::tid
-                and i.state in (2, 4) and i.queue is null and i.at <= looked - age
+                and i.state in (2, 4) and i.queue is null and i.at <= before
             limit left_over
             for update skip locked
         ), removed as (
@@ -946,7 +988,7 @@ begin
                 select min(i.at) from {schema}.inbox i
                 where i.ctid >= format('(%s,0)', first_page)::tid
                     and i.ctid < format('(%s,0)', first_page + pages)::tid
-                    and i.state in (2, 4) and i.queue is null and i.at > looked - age))
+                    and i.state in (2, 4) and i.queue is null and i.at > before))
             where s.page = first_page;
         end if;
     end loop;
@@ -957,7 +999,7 @@ end $$;
 create function {schema}.inbox_bury(
     grps text[], ids uuid[], topics text[], msg_keys text[], hashes bigint[], ks text[], owners uuid[], epochs bigint[],
     occurred timestamptz[], ctypes text[], heads text[], bodies bytea[], added text[], wait integer
-) returns bigint[] language plpgsql set enable_seqscan = off set lock_timeout = 0 as $$
+) returns bigint[] language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set lock_timeout = 0 as $$
 declare
     answers bigint[] := array_fill(null::bigint, array[cardinality(ids)]);
     n integer;
@@ -1004,7 +1046,7 @@ end $$;
 
 -- Redrives one dead letter: -1 now, -2 not found, -3 closed, -6 superseded, -7 too old, -8 redriven often enough.
 create function {schema}.dead_letter_redrive_one(letter uuid, who text, cap integer, max_age bigint, body bytea)
-    returns bigint language plpgsql set enable_seqscan = off as $$
+    returns bigint language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     d record;
     r record;
@@ -1058,7 +1100,7 @@ begin
 end $$;
 
 create function {schema}.dead_letter_redrive(letters uuid[], who text, cap integer, max_age bigint, body bytea)
-    returns bigint[] language plpgsql set enable_seqscan = off set lock_timeout = 0 as $$
+    returns bigint[] language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set lock_timeout = 0 as $$
 declare
     answers bigint[] := array_fill(null::bigint, array[cardinality(letters)]);
     n integer;
@@ -1072,10 +1114,11 @@ end $$;
 
 -- Removes old dead letters, and the rows that are dead by them.
 create function {schema}.dead_letter_purge(older bigint, most bigint) returns bigint
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     purged bigint;
     g text;
+    before constant timestamptz := clock_timestamp() - older * interval '1 microsecond';
 begin
     -- A dead row that its key has not been looked at after must stay until that was done.
     for g in select distinct i.grp from {schema}.inbox i where i.queue = 3 order by i.grp loop
@@ -1085,7 +1128,7 @@ begin
     end loop;
     with old as (
         select l.n, l.origin, l.id, l.dead_letter_id from {schema}.dead_letter l
-        where l.buried_at <= clock_timestamp() - older * interval '1 microsecond'
+        where l.buried_at <= before
             and (select 1 from {schema}.inbox i
                 where i.grp = l.origin and i.id = l.id and i.dead_letter = l.dead_letter_id and i.queue = 3) is null
         order by l.buried_at, l.n

@@ -11,7 +11,7 @@ use headless_abstractions::{
     Admission, Arrival, AttemptUse, Claim, Epoch, Error, GroupName, Hold, InboxStore, Marked, MessageId,
     Owner, Result, Settled,
 };
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use self::{
@@ -32,6 +32,7 @@ statements! {
     Statements {
         admit: "inbox/admit",
         mark: "inbox/mark",
+        mark_sent: "inbox/mark_sent",
         renew: "inbox/renew",
         release: "inbox/release",
         release_owner: "inbox/release_owner",
@@ -231,6 +232,26 @@ impl Shared {
             .fetch_one(conn)
             .await
             .map_err(fault)?;
+        of_each(&answers, marks.len(), marked)
+    }
+
+    /// Begins a transaction on this connection and marks in it, in one round trip.
+    pub(crate) async fn begin_and_mark(
+        &self,
+        conn: &mut PgConnection,
+        marks: &[(Arrival, Hold)],
+    ) -> Result<Vec<Marked>> {
+        let columns = Arrivals::with_holds(marks.iter().map(|(arrival, hold)| (arrival, *hold)));
+        let mark = columns
+            .put_into(&self.inbox.mark_sent.get().0)
+            .replace("{wait}", &self.long_wait().to_string());
+        let both = [&*self.statements.begin.get().0, &mark].join("\n;\n");
+        let rows = sqlx::raw_sql(AssertSqlSafe(both))
+            .fetch_all(conn)
+            .await
+            .map_err(fault)?;
+        let row = rows.first().ok_or_else(answer::foreign)?;
+        let answers: Vec<i64> = row.try_get(0).map_err(fault)?;
         of_each(&answers, marks.len(), marked)
     }
 

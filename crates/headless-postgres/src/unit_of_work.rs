@@ -38,13 +38,21 @@ pub struct PostgresTx {
 impl PostgresTx {
     pub(crate) async fn begin(shared: Arc<Shared>) -> Result<Self> {
         let conn = acquire(&shared.work, "max_connections").await?;
-        let mut tx = Self {
+        Self::begin_on(shared, conn).await
+    }
+
+    fn on(shared: Arc<Shared>, conn: PoolConnection<Pg>) -> Self {
+        Self {
             shared,
             conn,
             open: true,
             appended: false,
             doomed: None,
-        };
+        }
+    }
+
+    async fn begin_on(shared: Arc<Shared>, conn: PoolConnection<Pg>) -> Result<Self> {
+        let mut tx = Self::on(shared, conn);
         let begin = tx.shared.statements.begin.get();
         if tx.conn.is_in_transaction() {
             tx.conn.execute(sqlx::raw_sql(begin)).await.map_err(fault)?;
@@ -56,6 +64,20 @@ impl PostgresTx {
             std::mem::forget(begun);
         }
         Ok(tx)
+    }
+
+    /// Begins, and marks in the same round trip where the connection was used before.
+    async fn begin_marked(shared: Arc<Shared>, marks: &[(Arrival, Hold)]) -> Result<(Self, Vec<Marked>)> {
+        let conn = acquire(&shared.work, "max_connections").await?;
+        if marks.is_empty() || !conn.is_in_transaction() {
+            let mut tx = Self::begin_on(shared, conn).await?;
+            let marked = tx.shared.mark_in(&mut tx.conn, marks).await?;
+            return Ok((tx, marked));
+        }
+        // Open before it is: whatever becomes of the call, the connection is closed with it.
+        let mut tx = Self::on(shared, conn);
+        let marked = tx.shared.begin_and_mark(&mut tx.conn, marks).await?;
+        Ok((tx, marked))
     }
 
     /// The connection, within the transaction. Begin and end nothing on it but savepoints.
@@ -219,6 +241,13 @@ impl UnitOfWorkStore for Postgres {
     async fn begin(&self) -> Result<PostgresTx> {
         let shared = self.shared.clone();
         self.shared.call("begin", PostgresTx::begin(shared)).await
+    }
+
+    async fn begin_marked(&self, marks: &[(Arrival, Hold)]) -> Result<(PostgresTx, Vec<Marked>)> {
+        let shared = self.shared.clone();
+        self.shared
+            .call("begin_marked", PostgresTx::begin_marked(shared, marks))
+            .await
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     },
     outbox::{
         node::Node,
-        samples::{LONG, keyed, message, numbers, owner},
+        samples::{LONG, keyed, message, numbers, operation, owner},
     },
     wait::eventually,
 };
@@ -49,6 +49,11 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
             "a mark that is refused does not doom the transaction"
         )
         .catching(&[MarkDooms, SkipDedupe, HideLost]),
+        case!(
+            should_hold_and_answer_alike_when_begun_with_its_marks,
+            "a transaction that begins with its marks answers and holds as in two calls"
+        )
+        .catching(&[MarkForgotten, MarkOutsideTransaction, SkipDedupe, HideLost]),
         case!(
             should_make_followers_due_when_a_head_is_marked_in_a_transaction,
             "followers are due once the commit has finished their head"
@@ -292,5 +297,72 @@ async fn should_make_followers_due_when_a_head_is_marked_in_a_transaction<F: Sto
         vec![2],
         "the follower once its head is done"
     );
+    Ok(())
+}
+
+async fn should_hold_and_answer_alike_when_begun_with_its_marks<F: StoreFixture>(cx: &Cx<F>) -> CaseResult {
+    let node = Node::join(cx).await?;
+    let worker = Worker::new(&node, owner(1));
+    worker.mark(&message(1), Hold::Absent).await?;
+    worker.park(&keyed(2, "a"), Hold::Absent, LONG).await?;
+    // Several times, since a connection that was used before may take another way.
+    for round in 1..=3 {
+        let n = |n| 10 * round + n;
+        let odd = message(n(6))
+            .with_idempotency_key(operation(&format!("{round}: \"Zoë\", it's {{\\}} NULL, 東京")));
+        let hold = worker.run(&message(n(5))).await?;
+        let marks = [
+            (worker.arrival(&message(1)), Hold::Absent),
+            (worker.arrival(&keyed(n(3), "a")), Hold::Absent),
+            (worker.arrival(&message(n(4))), hold),
+            (worker.arrival(&message(n(5))), hold),
+            (worker.arrival(&odd), Hold::Absent),
+            (worker.arrival(&keyed(n(7), "b")), Hold::Absent),
+        ];
+        let answers = vec![
+            DONE_BEFORE,
+            Marked::Behind,
+            Marked::LeaseLost,
+            Marked::Now,
+            Marked::Now,
+            Marked::Now,
+        ];
+        let (refused, marked) = node.store.begin_marked(&marks).await?;
+        ensure_eq!(marked, answers, "the answers in the order of the batch");
+        roll_back(refused).await?;
+        ensure_eq!(
+            worker.state(odd.id).await?,
+            None,
+            "a row whose transaction was rolled back"
+        );
+
+        let (mut tx, marked) = node.store.begin_marked(&marks[3..]).await?;
+        ensure_eq!(marked, vec![Marked::Now; 3], "the marks after the rollback");
+        F::write_row(&mut tx, &format!("invoice-{round}"), "settled").await?;
+        let state = worker.state(message(n(5)).id).await?;
+        ensure_eq!(state, Some(InboxState::Running), "a row before the commit");
+        commit(tx).await?;
+        for message in [&message(n(5)), &odd, &keyed(n(7), "b")] {
+            let state = worker.state(message.id).await?;
+            ensure_eq!(
+                state,
+                Some(InboxState::Processed),
+                "row {} after the commit",
+                message.id
+            );
+        }
+        let duplicate = message(n(8))
+            .with_idempotency_key(operation(&format!("{round}: \"Zoë\", it's {{\\}} NULL, 東京")));
+        ensure_eq!(
+            worker.admit(&duplicate).await?,
+            DONE,
+            "another id of the odd operation"
+        );
+        ensure_eq!(
+            cx.fixture().rows().await?.len() as u64,
+            round,
+            "the user's rows after the commit"
+        );
+    }
     Ok(())
 }

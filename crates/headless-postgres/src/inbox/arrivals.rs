@@ -1,5 +1,7 @@
 //! Arrivals and holds, column by column, to be bound as arrays.
 
+use std::fmt::Display;
+
 use headless_abstractions::{Arrival, Claim, Epoch, Hold, IdempotencyKey, Owner};
 use uuid::Uuid;
 
@@ -48,6 +50,61 @@ impl<'a> Arrivals<'a> {
         columns.epochs = unless_empty(epochs);
         columns
     }
+
+    /// This statement with each column put in where its name stands, as the hexadecimal digits of an array's literal: what
+    /// may stand in any text, so that nothing of a message becomes a part of the statement.
+    pub(crate) fn put_into(&self, statement: &str) -> String {
+        fn all<T>(column: &[T]) -> impl Iterator<Item = Option<&T>> {
+            column.iter().map(Some)
+        }
+        fn some<T>(column: Option<&Vec<Option<T>>>) -> Option<impl Iterator<Item = Option<&T>>> {
+            column.map(|column| column.iter().map(Option::as_ref))
+        }
+        [
+            ("{groups}", Some(hex(all(&self.groups)))),
+            ("{ids}", Some(hex(all(&self.ids)))),
+            ("{topics}", Some(hex(all(&self.topics)))),
+            ("{key_hashes}", some(self.key_hashes.as_ref()).map(hex)),
+            (
+                "{idempotency_keys}",
+                some(self.idempotency_keys.as_ref()).map(hex),
+            ),
+            ("{owners}", some(self.owners.as_ref()).map(hex)),
+            ("{epochs}", some(self.epochs.as_ref()).map(hex)),
+        ]
+        .into_iter()
+        .fold(statement.to_owned(), |statement, (name, digits)| {
+            statement.replace(name, &digits.unwrap_or_default())
+        })
+    }
+}
+
+/// The literal of an array (PostgreSQL manual, 8.15.2) in hexadecimal digits.
+fn hex<T: Display>(items: impl Iterator<Item = Option<T>>) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut literal = String::new();
+    for item in items {
+        literal.push(if literal.is_empty() { '{' } else { ',' });
+        match item {
+            Some(item) => {
+                literal.push('"');
+                for character in item.to_string().chars() {
+                    if matches!(character, '"' | '\\') {
+                        literal.push('\\');
+                    }
+                    literal.push(character);
+                }
+                literal.push('"');
+            }
+            None => literal.push_str("null"),
+        }
+    }
+    literal.push('}');
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
+    literal
+        .bytes()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte)])
+        .collect()
 }
 
 fn unless_empty<T>(column: Vec<Option<T>>) -> Option<Vec<Option<T>>> {
