@@ -1,6 +1,6 @@
 //! Users who may do less than everything: what the page of the provider grants them is enough.
 
-use headless::{Consumer, Context, Event, HandlerResult, Headless, Memory, PublishExt};
+use headless::{Consumer, Context, Event, HandlerResult, Headless, PublishExt};
 use headless_abstractions::ErrorKind;
 use headless_harness::services::private_postgres;
 use headless_postgres::{Migrate, Migration, Postgres, PostgresConfig};
@@ -94,7 +94,7 @@ async fn should_be_denied_by_name_until_the_rights_of_the_page_are_granted() {
         let postgres = Postgres::connect_with(config).await.unwrap();
         let runtime = Headless::builder("limited")
             .store(&postgres)
-            .transport(Memory::new())
+            .transport(postgres.clone())
             .consumer(Consumer::group("readers").on(read))
             .start()
             .await
