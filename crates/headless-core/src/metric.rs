@@ -10,7 +10,8 @@ macro_rules! metrics_table {
 }
 
 metrics_table! {
-    /// Counter: messages accepted by `publish`, by topic.
+    /// Counter: messages accepted by `publish`, by topic. Those of a unit of work count once its commit has answered:
+    /// of a commit whose outcome stays unknown, none.
     PUBLISHED = "headless_published_total";
     /// Counter: messages that no group takes, by topic.
     UNROUTED = "headless_unrouted_total";

@@ -1,11 +1,12 @@
 //! The one way into a transaction.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     ops::{Deref, DerefMut},
 };
 
-use headless_abstractions::{Error, ErrorKind, OwnedTx, Result, StoreTx};
+use headless_abstractions::{Error, ErrorKind, OwnedTx, Result, StoreTx, TopicName};
 
 use crate::{State, Wakeups, WorkProgress, WorkSlot};
 
@@ -75,6 +76,12 @@ impl<Tx: StoreTx> UnitOfWork<Tx> {
     /// Remembers that the relay is to be woken once this has committed. For extensions.
     pub fn wake_outbox_after_commit(&mut self) {
         self.wake.outbox = true;
+    }
+
+    /// Remembers to add this much to a counter of a topic once this has committed. For extensions.
+    pub fn count_after_commit(&mut self, counter: &'static str, topic: &TopicName, count: u64) {
+        let total = self.wake.counts.entry((counter, topic.clone())).or_default();
+        *total = total.saturating_add(count);
     }
 
     /// Ends the loan of an enlisted transaction; after *it* has committed, call [`Wake::wake`].
@@ -206,12 +213,14 @@ impl<Tx: StoreTx> fmt::Debug for UnitOfWork<Tx> {
     }
 }
 
-/// What to do after a user's own transaction has committed. Without it the poll finds the work, later.
+/// What to do after a user's own transaction has committed. Without it the poll finds the work, later, and no metric
+/// counts it as published.
 #[must_use = "call wake() after your transaction has committed"]
 #[derive(Debug)]
 pub struct Wake {
     wakeups: Wakeups,
     outbox: bool,
+    counts: BTreeMap<(&'static str, TopicName), u64>,
 }
 
 impl Wake {
@@ -219,6 +228,7 @@ impl Wake {
         Self {
             wakeups,
             outbox: false,
+            counts: BTreeMap::new(),
         }
     }
 
@@ -226,13 +236,17 @@ impl Wake {
         Self {
             wakeups: self.wakeups.clone(),
             outbox: std::mem::take(&mut self.outbox),
+            counts: std::mem::take(&mut self.counts),
         }
     }
 
-    /// Wakes whoever waits for what was committed.
+    /// Wakes whoever waits for what was committed, and counts it.
     pub fn wake(self) {
         if self.outbox {
             self.wakeups.outbox().wake();
+        }
+        for ((counter, topic), count) in self.counts {
+            metrics::counter!(counter, "topic" => topic.to_string()).increment(count);
         }
     }
 }

@@ -7,7 +7,7 @@ mod work;
 use std::sync::Arc;
 
 use headless_abstractions::{
-    Appended, Error, ErrorKind, Message, MessageId, OutboxStore, Result, Sent, Transport,
+    Appended, Error, ErrorKind, Message, MessageId, OutboxStore, Result, Sent, TopicName, Transport,
 };
 use headless_core::{Event, Wakeups, metric};
 use serde::Serialize;
@@ -229,6 +229,7 @@ impl Publisher {
         match outbox.append(batch).await {
             Ok(appended) => {
                 self.wakeups.outbox().wake();
+                count_by_topic(metric::PUBLISHED, taken(batch, &appended));
                 stored(batch, &appended).map(Ok).collect()
             }
             Err(error) => {
@@ -240,16 +241,17 @@ impl Publisher {
     }
 }
 
-/// What an outbox has answered, counted.
+/// The topics of what an outbox has taken, each as often as it took a message of it.
+fn taken<'a>(batch: &'a [Message], appended: &'a [Appended]) -> impl Iterator<Item = &'a TopicName> {
+    let answers = batch.iter().zip(appended);
+    answers
+        .filter(|(_, appended)| **appended == Appended::Stored)
+        .map(|(message, _)| &message.topic)
+}
+
+/// What an outbox has answered.
 fn stored(batch: &[Message], appended: &[Appended]) -> impl Iterator<Item = Published> {
-    let answers = || batch.iter().zip(appended);
-    count_by_topic(
-        metric::PUBLISHED,
-        answers()
-            .filter(|(_, appended)| **appended == Appended::Stored)
-            .map(|(message, _)| &message.topic),
-    );
-    answers().map(|(message, appended)| Published {
+    batch.iter().zip(appended).map(|(message, appended)| Published {
         id: message.id,
         outcome: match appended {
             Appended::Stored => PublishOutcome::Stored,

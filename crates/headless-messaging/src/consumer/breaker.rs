@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use headless_abstractions::{Clock, Random};
-use headless_core::Backoff;
+use headless_abstractions::{Clock, GroupName, Random, TopicName};
+use headless_core::{Backoff, metric};
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
@@ -77,12 +77,20 @@ pub(crate) struct Circuit {
     /// Held by the probe. Tokio's mutex is fair, so that the call that has waited longest is the probe.
     probe: Arc<AsyncMutex<()>>,
     changed: Notify,
+    /// Whose circuit it is, as the metric says it.
+    labels: [(&'static str, String); 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Closed { failures: u32 },
     Open { until: Duration, probes_failed: u32 },
+}
+
+impl State {
+    const fn is_open(self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
 }
 
 /// The leave to make a call. While a circuit is open, one call has it: the probe.
@@ -92,15 +100,25 @@ pub(crate) struct Pass {
 }
 
 impl Circuit {
-    pub(crate) fn new(settings: CircuitBreaker, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
-        Self {
+    /// The closed circuit of a group and topic.
+    pub(crate) fn new(
+        settings: CircuitBreaker,
+        (group, topic): (&GroupName, &TopicName),
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let circuit = Self {
             settings,
             clock,
             random,
             state: Mutex::new(State::Closed { failures: 0 }),
             probe: Arc::default(),
             changed: Notify::new(),
-        }
+            labels: [("group", group.to_string()), ("topic", topic.to_string())],
+        };
+        // So that a closed circuit is seen to be closed, and not taken for one that nobody watches.
+        circuit.show(circuit.state());
+        circuit
     }
 
     /// Returns the leave to make a call at once while the circuit is closed.
@@ -139,7 +157,7 @@ impl Circuit {
     /// Records a call that succeeded, or failed for a reason that says nothing about a dependency.
     pub(crate) fn succeeded(&self, pass: Pass) {
         let closed = self.change(|state| {
-            let was_open = matches!(state, State::Open { .. });
+            let was_open = state.is_open();
             // Late successes of calls that began before the circuit opened do not close it: only its probe does.
             if !was_open || pass.probe.is_some() {
                 *state = State::Closed { failures: 0 };
@@ -199,7 +217,7 @@ impl Circuit {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(self.state(), State::Closed { .. })
+        !self.state().is_open()
     }
 
     /// Whether the circuit waits for a call to be its probe.
@@ -227,7 +245,19 @@ impl Circuit {
     }
 
     fn change<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
-        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_open = state.is_open();
+        let answer = f(&mut state);
+        if state.is_open() != was_open {
+            // Under the lock, so that of two changes the later is the one that stays to be seen.
+            self.show(*state);
+        }
+        answer
+    }
+
+    fn show(&self, state: State) {
+        let open = if state.is_open() { 1.0 } else { 0.0 };
+        metrics::gauge!(metric::CIRCUIT_OPEN, &self.labels).set(open);
     }
 }
 
@@ -242,6 +272,10 @@ mod tests {
         let settings = CircuitBreaker::after(2).open_for(open);
         Arc::new(Circuit::new(
             settings,
+            (
+                &GroupName::parse("billing").unwrap(),
+                &TopicName::parse("orders").unwrap(),
+            ),
             Arc::new(SystemClock::new()),
             Arc::new(SeededRandom::new(1)),
         ))

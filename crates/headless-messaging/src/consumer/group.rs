@@ -91,9 +91,10 @@ impl Group {
         } = parts;
         let topics = handlers
             .into_iter()
-            .map(|(name, (order, handlers))| {
+            .map(|(topic_name, (order, handlers))| {
                 let circuit = Circuit::new(
                     settings.breaker,
+                    (&name, &topic_name),
                     environment.clock.clone(),
                     environment.random.clone(),
                 );
@@ -102,7 +103,7 @@ impl Group {
                     pauses.insert(PauseReason::Operator);
                 }
                 let topic = Topic {
-                    name: name.clone(),
+                    name: topic_name.clone(),
                     order,
                     handlers,
                     circuit,
@@ -111,7 +112,7 @@ impl Group {
                     defect: Mutex::default(),
                     parked_here: Mutex::default(),
                 };
-                (name, Arc::new(topic))
+                (topic_name, Arc::new(topic))
             })
             .collect();
         let store = store.filter(|_| form != Inbox::Off);

@@ -3,16 +3,16 @@
 use std::{future::Future, sync::Arc};
 
 use headless_abstractions::{Error, ErrorKind, Message, Result, StoreTx};
-use headless_core::{Event, UnitOfWork};
+use headless_core::{Event, UnitOfWork, metric};
 use serde::Serialize;
 
-use super::{MessageBuilder, Published, stored, unanswered};
+use super::{MessageBuilder, Published, stored, taken, unanswered};
 use crate::Outgoing;
 
 /// Publishing within a unit of work: the messages leave if and only if it commits.
 ///
 /// After any of these has failed the unit of work is doomed: it can only be rolled back. Messages are counted as
-/// published when they are written, before it is known whether the unit of work commits.
+/// published once it has committed.
 pub trait PublishExt: sealed::Sealed {
     /// Publishes an event when the unit of work commits. It takes its place in the order of its key now.
     ///
@@ -111,6 +111,9 @@ async fn append_all<Tx: StoreTx>(
             ),
         )
         .with_operation("publish"));
+    }
+    for topic in taken(&messages, &appended) {
+        work.count_after_commit(metric::PUBLISHED, topic, 1);
     }
     work.wake_outbox_after_commit();
     Ok(stored(&messages, &appended).collect())

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use headless_abstractions::{ErrorKind, UnitOfWorkStore};
-use headless_core::{State, UnitOfWork};
+use headless_core::{State, UnitOfWork, metric};
 use headless_messaging::PublishExt;
 
-use crate::publishing::process::{OrderPlaced, Process, assert_error, order};
+use crate::{
+    counters::Counters,
+    publishing::process::{OrderPlaced, Process, assert_error, id, order},
+};
 
 #[tokio::test(start_paused = true)]
 async fn should_commit_and_wake_together_when_published_in_a_unit_of_work() {
@@ -72,4 +75,45 @@ async fn should_say_how_to_begin_when_a_unit_of_work_knows_no_publisher() {
     let error = work.message("orders.placed", &1).send().await.unwrap_err();
     assert_error(&error, ErrorKind::Invalid, &["runtime.begin"], "begin");
     assert!(work.check().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_count_its_messages_when_a_unit_of_work_has_committed_and_not_before() {
+    let counters = Counters::default();
+    let _guard = counters.install();
+    let process = Process::start().await;
+    let published = |topic| counters.read(&format!("{}{{topic={topic}}}", metric::PUBLISHED));
+
+    let mut work = process.begin().await;
+    work.publish_all(&["o-1", "o-2"].map(order)).await.unwrap();
+    for _ in 0..2 {
+        work.message("nobody", &1).id(id(1)).send().await.unwrap();
+    }
+    assert_eq!(published("orders.placed") + published("nobody"), 0, "written");
+    work.commit().await.unwrap();
+    assert_eq!(published("orders.placed"), 2, "committed");
+    assert_eq!(published("nobody"), 1, "a duplicate is not published");
+
+    let mut undone = process.begin().await;
+    undone.publish(&order("o-3")).await.unwrap();
+    undone.rollback().await.unwrap();
+    let mut dropped = process.begin().await;
+    dropped.publish(&order("o-4")).await.unwrap();
+    drop(dropped);
+    let mut doomed = process.begin().await;
+    doomed.publish(&order("o-5")).await.unwrap();
+    doomed.publish(&order("")).await.unwrap_err();
+    doomed.commit().await.unwrap_err();
+    assert_eq!(published("orders.placed"), 2, "rolled back");
+
+    let mut lent = process.begin().await;
+    lent.publish(&order("o-6")).await.unwrap();
+    let wake = lent.detach().unwrap();
+    assert_eq!(published("orders.placed"), 2, "its owner has yet to commit");
+    wake.wake();
+    assert_eq!(
+        published("orders.placed"),
+        3,
+        "its owner says that it has committed"
+    );
 }

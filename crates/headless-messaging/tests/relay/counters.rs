@@ -1,4 +1,4 @@
-//! The counters that a test has raised.
+//! The counters that a test has raised, and the gauges that it has set.
 
 use std::{
     collections::BTreeMap,
@@ -6,10 +6,11 @@ use std::{
 };
 
 use metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, LocalRecorderGuard, Metadata, Recorder, SharedString, Unit,
+    Counter, Gauge, GaugeFn, Histogram, Key, KeyName, LocalRecorderGuard, Metadata, Recorder, SharedString,
+    Unit,
 };
 
-/// Counters by name and labels, as `name{label=value,..}`, of the thread that [`Counters::install`] was called on.
+/// Counters and gauges by name and labels, as `name{label=value,..}`, of the thread that [`Counters::install`] was called on.
 #[derive(Debug, Default)]
 pub(crate) struct Counters(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
 
@@ -33,19 +34,42 @@ impl Recorder for Counters {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.value(key))
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(Arc::new(Whole(self.value(key))))
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+impl Counters {
+    fn value(&self, key: &Key) -> Arc<AtomicU64> {
         let labels: Vec<_> = key
             .labels()
             .map(|label| format!("{}={}", label.key(), label.value()))
             .collect();
         let name = format!("{}{{{}}}", key.name(), labels.join(","));
-        Counter::from_arc(self.0.lock().unwrap().entry(name).or_default().clone())
+        self.0.lock().unwrap().entry(name).or_default().clone()
+    }
+}
+
+/// A gauge of whole numbers.
+struct Whole(Arc<AtomicU64>);
+
+impl GaugeFn for Whole {
+    fn increment(&self, value: f64) {
+        self.0.fetch_add(value as u64, Ordering::SeqCst);
     }
 
-    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
+    fn decrement(&self, value: f64) {
+        self.0.fetch_sub(value as u64, Ordering::SeqCst);
     }
 
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
+    fn set(&self, value: f64) {
+        self.0.store(value as u64, Ordering::SeqCst);
     }
 }

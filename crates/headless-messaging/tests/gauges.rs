@@ -1,0 +1,94 @@
+//! What the gauges of a consumer show.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+#[path = "relay/counters.rs"]
+mod counters;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use headless_abstractions::Store;
+use headless_core::{Backoff, Environment, Event, HandlerError, Retry, Spawner, State, metric};
+use headless_memory::Memory;
+use headless_messaging::{CircuitBreaker, Consumer, Context, Inbox, Messaging, Plan};
+use serde::{Deserialize, Serialize};
+
+use crate::counters::Counters;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Placed {
+    n: u32,
+}
+
+impl Event for Placed {
+    const TOPIC: &'static str = "orders.placed";
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_show_the_circuit_open_until_a_probe_succeeds() {
+    let counters = Counters::default();
+    let _guard = counters.install();
+    let (memory, recovered) = (Memory::new(), Arc::new(AtomicBool::new(false)));
+    let dependency = recovered.clone();
+    let consumer = Consumer::group("billing")
+        .on(move |_: Placed, _: Context| {
+            let up = dependency.load(Ordering::Acquire);
+            async move {
+                if up {
+                    return Ok(());
+                }
+                Err(HandlerError::retry("the dependency is down"))
+            }
+        })
+        .inbox(Inbox::Around)
+        .retry(Retry::default().rounds(1_000))
+        .circuit_breaker(CircuitBreaker::after(3).open_for(Backoff::exponential(SECOND, SECOND)));
+    let mut plan = Plan::new(Environment::system(Spawner::current(), "node"));
+    plan.transport = Some(Arc::new(memory.clone()));
+    plan.store = Some(memory.parts());
+    plan.state = State::new().with(memory.clone());
+    plan.consumer(consumer);
+    let labels = [("group", "billing"), ("topic", "orders.placed")];
+    metrics::gauge!(metric::CIRCUIT_OPEN, &labels).set(1.0);
+    let messaging = Messaging::start(plan).await.unwrap();
+    let name = format!("{}{{group=billing,topic=orders.placed}}", metric::CIRCUIT_OPEN);
+    let agrees = |open: bool| {
+        let status = messaging.consumers()[0].subscriptions()[0].circuit_open;
+        assert_eq!(counters.read(&name) == 1, status, "the gauge and the status");
+        status == open
+    };
+    assert!(
+        agrees(false),
+        "a start shows the circuit closed, whatever was shown before"
+    );
+
+    for n in 0..5 {
+        messaging.publisher().publish(&Placed { n }).await.unwrap();
+    }
+    eventually(|| agrees(true)).await;
+    // Probes that fail leave it open.
+    for _ in 0..50 {
+        tokio::time::sleep(SECOND / 10).await;
+        assert!(agrees(true));
+    }
+    recovered.store(true, Ordering::Release);
+    eventually(|| agrees(false)).await;
+    messaging.shutdown(10 * SECOND).await.unwrap();
+}
+
+async fn eventually(holds: impl Fn() -> bool) {
+    let look = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(60 * SECOND, look).await.unwrap();
+}
