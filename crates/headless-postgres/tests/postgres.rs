@@ -20,5 +20,7 @@ mod publish;
 mod rights;
 #[path = "statements.rs"]
 mod statements;
+#[path = "postgres/transport.rs"]
+mod transport;
 #[path = "postgres/world.rs"]
 mod world;

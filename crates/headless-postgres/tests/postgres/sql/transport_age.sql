@@ -1,0 +1,1 @@
+select {schema}.transport_maintain('0', '0', 1)

@@ -1,0 +1,2 @@
+begin;
+select {schema}.send_foreign('orders', 'late');
