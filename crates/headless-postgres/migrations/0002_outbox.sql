@@ -62,9 +62,10 @@ create table {schema}.outbox_part (
 ) with (fillfactor = 50);
 insert into {schema}.outbox_part (part) select generate_series(0, 25);
 
--- How far everything is over. One row, written a few times a second at most.
+-- How far everything is over. One row, replaced a few times a second at most by one of the next generation: who looks for
+-- the latest does not meet its predecessors, which an old snapshot keeps.
 create table {schema}.outbox_mark (
-    one boolean primary key default true check (one),
+    generation bigint primary key,
     taken_at timestamptz not null default clock_timestamp(),
     -- No transaction that has a number up to this one is still open (O3).
     safe_seq bigint not null default 0,
@@ -77,8 +78,8 @@ create table {schema}.outbox_mark (
     batch_mark bigint not null default 0,
     -- There is no row up to this number in part 0, 1, …, and never will be one (O4).
     marks bigint[] not null default array_fill(0::bigint, array[26])
-) with (fillfactor = 20);
-insert into {schema}.outbox_mark default values;
+);
+insert into {schema}.outbox_mark (generation) values (1);
 
 -- The part of a row that is not delayed.
 create function {schema}.outbox_place(key_hash bigint, priority smallint) returns smallint
@@ -136,7 +137,7 @@ $$;
 -- transaction may be beyond it.)
 create function {schema}.outbox_advance() returns void
     language plpgsql
-    set enable_seqscan = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
     v_seq bigint;
@@ -151,10 +152,8 @@ begin
     select case when is_called then last_value else 0 end into v_seq from {schema}.outbox_seq;
     select case when is_called then last_value else 0 end into v_epoch from {schema}.outbox_epoch;
     v_xid := pg_current_xact_id();
-    select * into m from {schema}.outbox_mark
-    where one and taken_at < clock_timestamp() - interval '20 milliseconds'
-    for update skip locked;
-    if not found then
+    select * into m from {schema}.outbox_mark order by generation desc limit 1 for update skip locked;
+    if not found or m.taken_at > clock_timestamp() - interval '20 milliseconds' then
         return;
     end if;
     select pg_snapshot_xmin(pg_current_snapshot()) into v_xmin;
@@ -171,20 +170,20 @@ begin
         m.next_xid := v_xid;
     end if;
     -- Snapshots from here on show whatever has a number up to the safe one: what they do not show will never be.
-    update {schema}.outbox_mark
-    set taken_at = clock_timestamp(),
-        safe_seq = m.safe_seq, safe_epoch = m.safe_epoch,
-        next_seq = m.next_seq, next_epoch = m.next_epoch, next_xid = m.next_xid,
-        batch_mark = greatest(m.batch_mark, least(m.safe_epoch, (
+    insert into {schema}.outbox_mark (
+        generation, safe_seq, safe_epoch, next_seq, next_epoch, next_xid, batch_mark, marks
+    )
+    select m.generation + 1, m.safe_seq, m.safe_epoch, m.next_seq, m.next_epoch, m.next_xid,
+        greatest(m.batch_mark, least(m.safe_epoch, (
             select b.epoch - 1 from {schema}.outbox_batch b where b.epoch > m.batch_mark order by b.epoch limit 1
         ))),
-        marks = (
+        (
             select array_agg(greatest(w.mark, least(m.safe_seq, (
                 select o.seq - 1 from {schema}.outbox o where o.part = w.n - 1 and o.seq > w.mark order by o.seq limit 1
             ))) order by w.n)
             from unnest(m.marks) with ordinality w(mark, n)
-        )
-    where one;
+        );
+    delete from {schema}.outbox_mark where generation = m.generation;
 end
 $$;
 
@@ -198,7 +197,7 @@ create function {schema}.outbox_scan(
     out seqs bigint[], out key_hashes bigint[], out skipped integer
 )
     language plpgsql stable
-    set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 as $$
 #variable_conflict use_variable
 declare
@@ -293,7 +292,7 @@ $$;
 create function {schema}.outbox_held(p_owner uuid, p_ids uuid[], p_epochs bigint[])
     returns table (epoch bigint, part smallint, seq bigint, id uuid)
     language plpgsql
-    set enable_seqscan = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 begin
@@ -315,7 +314,7 @@ $$;
 -- Takes rows out of the batches of these epochs, which are locked.
 create function {schema}.outbox_let_go(p_owner uuid, p_epochs bigint[], p_seqs bigint[]) returns void
     language plpgsql
-    set enable_seqscan = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     delete from {schema}.outbox_batch where epoch = any (p_epochs) and owner = p_owner and seqs <@ p_seqs;
@@ -346,11 +345,13 @@ $$;
 create function {schema}.outbox_ack(p_owner uuid, p_ids uuid[], p_epochs bigint[])
     returns table (id uuid, epoch bigint)
     language plpgsql
-    set enable_seqscan = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
     b record;
+    v_first bigint;
+    v_last bigint;
     v_named uuid[];
     v_ids uuid[];
     v_seqs bigint[];
@@ -368,12 +369,27 @@ begin
         else
             select array_agg(n.id) into v_named from unnest(p_ids, p_epochs) n(id, epoch) where n.epoch = b.epoch;
         end if;
-        with gone as (
-            delete from {schema}.outbox o
-            where o.part = b.part and o.seq = any (b.seqs) and o.id = any (v_named)
-            returning o.id, o.seq
-        )
-        select array_agg(g.id), array_agg(g.seq) into v_ids, v_seqs from gone g;
+        v_first := b.seqs[1];
+        v_last := b.seqs[cardinality(b.seqs)];
+        if v_last - v_first < 100 * cardinality(b.seqs) then
+            -- Next to each other, as a claim of a free part takes them: one walk through the index, not one for each. The
+            -- other conditions are written so that no index is used for them, and each is looked up in a hash.
+            with gone as (
+                delete from {schema}.outbox o
+                where o.part = b.part and o.seq between v_first and v_last
+                    and (o.id in (select unnest(v_named))) is true
+                    and (o.seq in (select unnest(b.seqs))) is true
+                returning o.id, o.seq
+            )
+            select array_agg(g.id), array_agg(g.seq) into v_ids, v_seqs from gone g;
+        else
+            with gone as (
+                delete from {schema}.outbox o
+                where o.part = b.part and o.seq = any (b.seqs) and o.id = any (v_named)
+                returning o.id, o.seq
+            )
+            select array_agg(g.id), array_agg(g.seq) into v_ids, v_seqs from gone g;
+        end if;
         if cardinality(v_seqs) = cardinality(b.seqs) then
             delete from {schema}.outbox_batch t where t.epoch = b.epoch and t.piece = b.piece;
         elsif v_seqs is not null then
@@ -393,7 +409,7 @@ create function {schema}.outbox_abandon(
     p_owner uuid, p_ids uuid[], p_epochs bigint[], p_after bigint, p_used integer, p_failures jsonb
 ) returns table (id uuid, epoch bigint)
     language plpgsql
-    set enable_seqscan = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -425,7 +441,7 @@ $$;
 create function {schema}.outbox_fail(p_owner uuid, p_ids uuid[], p_epochs bigint[], p_failures jsonb)
     returns table (id uuid, epoch bigint)
     language plpgsql
-    set enable_seqscan = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -459,7 +475,7 @@ $$;
 create function {schema}.outbox_renew(p_owner uuid, p_ids uuid[], p_epochs bigint[], p_lease bigint)
     returns table (id uuid, epoch bigint)
     language plpgsql
-    set enable_seqscan = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -503,7 +519,7 @@ $$;
 -- Ends at most `p_limit` holds whose lease is over, and returns how many there were.
 create function {schema}.outbox_reap(p_limit bigint) returns bigint
     language plpgsql
-    set enable_seqscan = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
     v_left bigint := p_limit;
@@ -512,7 +528,7 @@ declare
 begin
     for b in
         select t.epoch, t.piece, t.seqs from {schema}.outbox_batch t
-        where t.epoch > (select m.batch_mark from {schema}.outbox_mark m where m.one) and t.until <= clock_timestamp()
+        where t.epoch > (select m.batch_mark from {schema}.outbox_mark m order by m.generation desc limit 1) and t.until <= clock_timestamp()
         order by t.epoch, t.piece for update skip locked
     loop
         exit when v_left <= 0;
@@ -533,7 +549,7 @@ $$;
 -- Moves rows whose delay is over, or which waited apart to be tried again, to their own part, each with a fresh number.
 create function {schema}.outbox_promote(p_now timestamptz) returns void
     language plpgsql
-    set enable_seqscan = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
     r record;
@@ -564,7 +580,7 @@ create function {schema}.outbox_claim(
     content_type text, headers text, payload bytea
 )
     language plpgsql
-    set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 as $$
 #variable_conflict use_column
 declare
@@ -593,10 +609,10 @@ begin
         -- A snapshot that is older than a lock would show rows as free that another has claimed.
         raise exception 'the outbox is claimed from in read committed transactions alone' using errcode = '25001';
     end if;
-    select * into m from {schema}.outbox_mark where one;
+    select * into m from {schema}.outbox_mark order by generation desc limit 1;
     if m.taken_at < v_now - interval '20 milliseconds' then
         perform {schema}.outbox_advance();
-        select * into m from {schema}.outbox_mark where one;
+        select * into m from {schema}.outbox_mark order by generation desc limit 1;
     end if;
     if cardinality(p_ids) > 0 then
         return query
@@ -728,7 +744,7 @@ $$;
 -- Ends at most `p_reap` holds whose lease is over first.
 create function {schema}.outbox_pulse(p_reap bigint, out next_in bigint, out lease_in bigint)
     language plpgsql
-    set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 as $$
 #variable_conflict use_column
 declare
@@ -740,7 +756,7 @@ declare
 begin
     perform {schema}.outbox_reap(p_reap);
     v_now := clock_timestamp();
-    select * into m from {schema}.outbox_mark where one;
+    select * into m from {schema}.outbox_mark order by generation desc limit 1;
     select greatest((extract(epoch from min(t.until) - v_now) * 1000000)::bigint, 0) into lease_in
     from {schema}.outbox_batch t where t.epoch > m.batch_mark having count(*) > 0;
     if exists (select from {schema}.outbox o where o.part = any ('{-2,-1}'::smallint[]) and o.due <= v_now) then
