@@ -13,5 +13,7 @@ fn main() -> ExitCode {
         .capabilities::<ToyFixture>(include_str!("../capabilities.md"))
         .transport::<ToyFixture>()
         .outbox::<ToyFixture>()
-        .inbox::<ToyFixture>())
+        .inbox::<ToyFixture>()
+        .consumer_over_transport::<ToyFixture>()
+        .consumer_over_store::<ToyFixture>())
 }
