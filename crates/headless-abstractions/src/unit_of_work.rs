@@ -83,24 +83,15 @@ pub trait UnitOfWorkStore: Debug + Send + Sync + 'static {
     /// `Unavailable`, `Timeout`, `Denied`, `Closed`.
     async fn begin(&self) -> Result<Self::Tx>;
 
-    /// Begins a transaction and marks messages as processed in it: as [`begin`](Self::begin) and then
-    /// [`StoreTx::mark_processed`], in one round trip where the store can.
+    /// Begins a transaction whose first call will be [`StoreTx::mark_processed`]: a store may keep the beginning back until
+    /// then, so that both take one round trip. Whatever else is called first dooms it, but for its end.
     ///
-    /// The transaction is open whatever the marks are; with one other than `Now`, the caller rolls back. Blocks as the
-    /// two do. Dropping the future leaves no transaction open for long: its effect is that of a rollback, soon.
+    /// Otherwise as [`begin`](Self::begin).
     ///
     /// # Errors
-    /// As the two; after an error, no transaction is open.
-    async fn begin_marked(&self, marks: &[(Arrival, Hold)]) -> Result<(Self::Tx, Vec<Marked>)> {
-        let mut tx = self.begin().await?;
-        match tx.mark_processed(marks).await {
-            Ok(marked) => Ok((tx, marked)),
-            Err(error) => {
-                // If this fails too, the store ends the transaction when it notices.
-                let _ended = Box::new(tx).rollback().await;
-                Err(error)
-            }
-        }
+    /// As [`begin`](Self::begin).
+    async fn begin_to_mark(&self) -> Result<Self::Tx> {
+        self.begin().await
     }
 }
 

@@ -123,15 +123,27 @@ impl CallContext {
             given_up.rollback().await?;
         }
         let state = self.state.clone().with(self.publisher.outgoing().clone());
-        if planted!(self.planted, MarkAfterCommit) {
-            let tx = store.begin().await?;
-            let work = UnitOfWork::begun_in(self.slot.clone(), tx, state, self.wakeups.clone());
+        let unmarked = planted!(self.planted, MarkAfterCommit);
+        let tx = if unmarked {
+            store.begin().await?
+        } else {
+            store.begin_to_mark().await?
+        };
+        // From here on a drop hands the transaction back, so that its rollback is awaited.
+        let mut work = UnitOfWork::begun_in(self.slot.clone(), tx, state, self.wakeups.clone());
+        if unmarked {
             reservation.use_up();
             return Ok(work);
         }
-        let (tx, marked) = store.begin_marked(&self.marks).await?;
-        // From here on a drop hands the transaction back, so that its rollback is awaited.
-        let work = UnitOfWork::begun_in(self.slot.clone(), tx, state, self.wakeups.clone());
+        let marked = match headless_abstractions::StoreTx::mark_processed(&mut *work, &self.marks).await {
+            Ok(marked) => marked,
+            Err(error) => {
+                if let Err(error) = work.rollback().await {
+                    tracing::debug!(group = %self.group, %error, "a rollback failed; the store ends the transaction itself");
+                }
+                return Err(error.into());
+            }
+        };
         reservation.use_up();
         if marked.iter().all(|mark| *mark == Marked::Now) {
             return Ok(work);

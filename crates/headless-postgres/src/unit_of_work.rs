@@ -32,6 +32,8 @@ pub struct PostgresTx {
     open: bool,
     /// Whether others are to be told of its commit.
     appended: bool,
+    /// Whether the server is to be told of its beginning together with the first mark.
+    begins_with_mark: bool,
     doomed: Option<&'static str>,
 }
 
@@ -47,6 +49,7 @@ impl PostgresTx {
             conn,
             open: true,
             appended: false,
+            begins_with_mark: false,
             doomed: None,
         }
     }
@@ -66,26 +69,32 @@ impl PostgresTx {
         Ok(tx)
     }
 
-    /// Begins, and marks in the same round trip where the connection was used before.
-    async fn begin_marked(shared: Arc<Shared>, marks: &[(Arrival, Hold)]) -> Result<(Self, Vec<Marked>)> {
+    /// Begins with the first mark where the connection was used before, else at once.
+    async fn begin_to_mark(shared: Arc<Shared>) -> Result<Self> {
         let conn = acquire(&shared.work, "max_connections").await?;
-        if marks.is_empty() || !conn.is_in_transaction() {
-            let mut tx = Self::begin_on(shared, conn).await?;
-            let marked = tx.shared.mark_in(&mut tx.conn, marks).await?;
-            return Ok((tx, marked));
+        if !conn.is_in_transaction() {
+            return Self::begin_on(shared, conn).await;
         }
-        // Open before it is: whatever becomes of the call, the connection is closed with it.
         let mut tx = Self::on(shared, conn);
-        let marked = tx.shared.begin_and_mark(&mut tx.conn, marks).await?;
-        Ok((tx, marked))
+        tx.begins_with_mark = true;
+        Ok(tx)
     }
 
     /// The connection, within the transaction. Begin and end nothing on it but savepoints.
     pub fn conn(&mut self) -> &mut PgConnection {
+        if self.begins_with_mark {
+            // What is sent now is outside of the transaction, which has not begun.
+            self.doomed = Some("statement before the marks");
+        }
         &mut self.conn
     }
 
     async fn end(&mut self, commit: bool) -> Result<()> {
+        if self.begins_with_mark {
+            // The server knows nothing of it.
+            self.open = false;
+            return Ok(());
+        }
         let statements = &self.shared.statements;
         let statement = if commit {
             &statements.commit
@@ -103,7 +112,7 @@ impl PostgresTx {
 
 impl Drop for PostgresTx {
     fn drop(&mut self) {
-        if self.open {
+        if self.open && !self.begins_with_mark {
             // The server ends the transaction with the connection.
             self.conn.close_on_drop();
         }
@@ -115,6 +124,10 @@ impl StoreTx for PostgresTx {
     async fn append(&mut self, messages: &[Message]) -> Result<Vec<Appended>> {
         check(self.doomed, "append")?;
         self.doomed = Some("append");
+        check(
+            self.begins_with_mark.then_some("append before the marks"),
+            "append",
+        )?;
         let shared = self.shared.clone();
         let answers = shared
             .call("append", outbox::append(&shared, &mut self.conn, messages))
@@ -129,9 +142,15 @@ impl StoreTx for PostgresTx {
         // Unless this returns a success, nobody knows how far it came: also when it is dropped.
         self.doomed = Some("mark_processed");
         let shared = self.shared.clone();
-        let marked = shared
-            .call("mark_processed", shared.mark_in(&mut self.conn, marks))
-            .await?;
+        let marked = if std::mem::take(&mut self.begins_with_mark) {
+            shared
+                .call("mark_processed", shared.begin_and_mark(&mut self.conn, marks))
+                .await?
+        } else {
+            shared
+                .call("mark_processed", shared.mark_in(&mut self.conn, marks))
+                .await?
+        };
         self.doomed = None;
         Ok(marked)
     }
@@ -243,11 +262,9 @@ impl UnitOfWorkStore for Postgres {
         self.shared.call("begin", PostgresTx::begin(shared)).await
     }
 
-    async fn begin_marked(&self, marks: &[(Arrival, Hold)]) -> Result<(PostgresTx, Vec<Marked>)> {
+    async fn begin_to_mark(&self) -> Result<PostgresTx> {
         let shared = self.shared.clone();
-        self.shared
-            .call("begin_marked", PostgresTx::begin_marked(shared, marks))
-            .await
+        self.shared.call("begin", PostgresTx::begin_to_mark(shared)).await
     }
 }
 

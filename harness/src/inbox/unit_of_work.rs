@@ -50,8 +50,8 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
         )
         .catching(&[MarkDooms, SkipDedupe, HideLost]),
         case!(
-            should_hold_and_answer_alike_when_begun_with_its_marks,
-            "a transaction that begins with its marks answers and holds as in two calls"
+            should_hold_and_answer_alike_when_begun_to_be_marked,
+            "a transaction that is begun to be marked answers and holds as any other"
         )
         .catching(&[MarkForgotten, MarkOutsideTransaction, SkipDedupe, HideLost]),
         case!(
@@ -300,7 +300,7 @@ async fn should_make_followers_due_when_a_head_is_marked_in_a_transaction<F: Sto
     Ok(())
 }
 
-async fn should_hold_and_answer_alike_when_begun_with_its_marks<F: StoreFixture>(cx: &Cx<F>) -> CaseResult {
+async fn should_hold_and_answer_alike_when_begun_to_be_marked<F: StoreFixture>(cx: &Cx<F>) -> CaseResult {
     let node = Node::join(cx).await?;
     let worker = Worker::new(&node, owner(1));
     worker.mark(&message(1), Hold::Absent).await?;
@@ -327,7 +327,8 @@ async fn should_hold_and_answer_alike_when_begun_with_its_marks<F: StoreFixture>
             Marked::Now,
             Marked::Now,
         ];
-        let (refused, marked) = node.store.begin_marked(&marks).await?;
+        let mut refused = node.store.begin_to_mark().await?;
+        let marked = refused.mark_processed(&marks).await?;
         ensure_eq!(marked, answers, "the answers in the order of the batch");
         roll_back(refused).await?;
         ensure_eq!(
@@ -336,7 +337,8 @@ async fn should_hold_and_answer_alike_when_begun_with_its_marks<F: StoreFixture>
             "a row whose transaction was rolled back"
         );
 
-        let (mut tx, marked) = node.store.begin_marked(&marks[3..]).await?;
+        let mut tx = node.store.begin_to_mark().await?;
+        let marked = tx.mark_processed(&marks[3..]).await?;
         ensure_eq!(marked, vec![Marked::Now; 3], "the marks after the rollback");
         F::write_row(&mut tx, &format!("invoice-{round}"), "settled").await?;
         let state = worker.state(message(n(5)).id).await?;

@@ -82,9 +82,11 @@ impl<'a> Arrivals<'a> {
 /// The literal of an array (PostgreSQL manual, 8.15.2) in hexadecimal digits.
 fn hex<T: Display>(items: impl Iterator<Item = Option<T>>) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut literal = String::new();
-    for item in items {
-        literal.push(if literal.is_empty() { '{' } else { ',' });
+    let mut literal = "{".to_owned();
+    for (n, item) in items.enumerate() {
+        if n > 0 {
+            literal.push(',');
+        }
         match item {
             Some(item) => {
                 literal.push('"');
@@ -126,4 +128,24 @@ pub(crate) fn claimed(claims: &[Claim]) -> (Vec<Uuid>, Vec<i64>) {
         .iter()
         .map(|claim| (claim.id.as_uuid(), epoch_number(claim.epoch)))
         .unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn should_write_the_literal_of_an_array_when_texts_are_odd() {
+        let literal = |items: &[Option<&str>]| {
+            let digits = hex(items.iter().copied());
+            let bytes: Vec<u8> = (0..digits.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+                .collect();
+            String::from_utf8(bytes).unwrap()
+        };
+        assert_eq!(literal(&[]), "{}");
+        assert_eq!(literal(&[None, Some("")]), r#"{null,""}"#);
+        assert_eq!(literal(&[Some(r#"a"b\c,{d}'東"#)]), r#"{"a\"b\\c,{d}'東"}"#);
+    }
 }
