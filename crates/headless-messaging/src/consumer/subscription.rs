@@ -396,6 +396,9 @@ impl SubscriptionTask {
     }
 
     /// Starts what may start; says whether something waits for a permit.
+    ///
+    /// Whether the topic is paused is asked again with each permit in hand: a call that pauses its topic does so before it
+    /// gives its permit back.
     fn start_what_can(&mut self, permit: &mut Option<Permit>) -> bool {
         if self.topic.pauses.stop_starting() {
             return false;
@@ -412,6 +415,9 @@ impl SubscriptionTask {
                 let Some(granted) = permit.take().or_else(|| self.group.permits.try_acquire()) else {
                     return true;
                 };
+                if self.topic.pauses.stop_starting() {
+                    return false;
+                }
                 self.start_batch(name, granted);
                 continue;
             }
@@ -428,6 +434,9 @@ impl SubscriptionTask {
                     let Some(granted) = permit.take().or_else(|| self.group.permits.try_acquire()) else {
                         return true;
                     };
+                    if self.topic.pauses.stop_starting() {
+                        return false;
+                    }
                     self.start_single(granted);
                 }
             }
