@@ -23,6 +23,9 @@ use crate::{
     wait::Stopwatch,
 };
 
+/// How many messages may wait to be sent before publishers wait too.
+const MOST_WAITING: usize = 1_000;
+
 /// A trial of the order of keys: publishers that dawdle between append and commit, roll back and go away; relays of
 /// both kinds that fail, give back, die and are slow; and a judge of what was sent.
 ///
@@ -121,14 +124,25 @@ impl<F: StoreFixture> Scene<'_, F> {
         Ok((node, outbox))
     }
 
-    /// Refuses to wait any longer for what must come to an end.
-    fn patient(&self, watch: Stopwatch) -> Result<()> {
-        if watch.elapsed() < self.check.duration + F::PATIENCE * 3 {
+    /// Whether relays are so far behind that a publisher should wait: a key whose relays die is slow, and the trial is to
+    /// end.
+    fn is_behind(&self) -> bool {
+        self.history().waiting() > MOST_WAITING
+    }
+
+    /// Refuses to wait any longer where nothing goes on: `seen` is what one who waits has seen so far, and since when.
+    async fn patient(&self, seen: &mut (u64, Stopwatch), outbox: &OutboxParts) -> Result<()> {
+        let now = self.history().moment();
+        if now != seen.0 {
+            *seen = (now, Stopwatch::start());
+        }
+        if seen.1.elapsed() < F::PATIENCE * 2 {
             return Ok(());
         }
+        let (stats, waiting) = (outbox.queries.stats().await?, self.history().waiting());
         Err(Error::new(
             ErrorKind::Timeout,
-            "the outbox does not become empty: some row is handed out to nobody",
+            format!("nothing is sent any more, and {waiting} messages wait: {stats:?}"),
         ))
     }
 }

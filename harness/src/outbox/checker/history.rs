@@ -9,6 +9,8 @@ use super::OrderReport;
 pub(super) struct History {
     moment: u64,
     messages: Vec<Message>,
+    /// How many were committed and have not ended.
+    waiting: usize,
 }
 
 #[derive(Debug)]
@@ -31,6 +33,16 @@ impl History {
         self.moment
     }
 
+    /// How far it has come.
+    pub(super) const fn moment(&self) -> u64 {
+        self.moment
+    }
+
+    /// How many were committed and neither sent nor dead-lettered.
+    pub(super) const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// The number of a message that is about to be appended.
     pub(super) fn append(&mut self, key: Option<u64>) -> u64 {
         let appended = self.next();
@@ -50,13 +62,18 @@ impl History {
     pub(super) fn commit(&mut self, numbers: &[u64]) {
         let now = self.next();
         for number in numbers {
-            self.message(*number).committed = Some(now);
+            let message = self.message(*number);
+            message.committed = Some(now);
+            // A relay may have been quicker than the answer to the commit.
+            let ended = message.first_sent.is_some() || message.dead;
+            self.waiting += usize::from(!ended);
         }
     }
 
     /// This one is sent.
     pub(super) fn send(&mut self, number: u64) {
         let now = self.next();
+        self.end(number);
         let message = self.message(number);
         message.first_sent.get_or_insert(now);
         message.times += 1;
@@ -69,7 +86,15 @@ impl History {
 
     /// This one was dead-lettered.
     pub(super) fn bury(&mut self, number: u64) {
+        self.moment += 1;
+        self.end(number);
         self.message(number).dead = true;
+    }
+
+    fn end(&mut self, number: u64) {
+        let message = self.message(number);
+        let waited = message.committed.is_some() && message.first_sent.is_none() && !message.dead;
+        self.waiting -= usize::from(waited);
     }
 
     fn message(&mut self, number: u64) -> &mut Message {

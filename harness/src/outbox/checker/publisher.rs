@@ -19,6 +19,10 @@ pub(super) async fn publish<F: StoreFixture>(scene: &Scene<'_, F>, mut dice: Dic
     let (node, _) = scene.join().await?;
     let watch = Stopwatch::start();
     while watch.elapsed() < scene.check.duration {
+        if scene.is_behind() {
+            elapse(dice.millis(20)).await;
+            continue;
+        }
         let mut tx = node.store.begin().await?;
         let mut numbers = Vec::new();
         for _ in 0..=dice.below(3) {

@@ -37,9 +37,9 @@ pub(super) async fn relay<F: StoreFixture>(scene: &Scene<'_, F>, index: usize, d
         lives: 0,
         sent: Vec::new(),
     };
-    let watch = Stopwatch::start();
+    let mut seen = (0, Stopwatch::start());
     loop {
-        scene.patient(watch)?;
+        scene.patient(&mut seen, &relay.outbox).await?;
         let found = relay.turn().await?;
         if !found && relay.sent.is_empty() {
             if scene.is_over() && relay.outbox.queries.stats().await?.total() == 0 {
