@@ -1,7 +1,6 @@
 //! The fixture: a schema of its own for each case, and nodes that a crash can cut off.
 
 mod transport;
-mod whole;
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
@@ -10,15 +9,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use headless_abstractions::{Error, ErrorKind, Result, UnitOfWorkStore};
-use headless_harness::{
-    FaultProxy, Fixture, MemoryFixture, Namespace, StoreFixture, StoreNode, Unavailable, services,
-};
+use headless_abstractions::{Error, ErrorKind, Result};
+use headless_harness::{FaultProxy, Fixture, Namespace, StoreFixture, StoreNode, Unavailable, services};
 use headless_postgres::{Postgres, PostgresConfig, PostgresTx, Schema};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use url::Url;
-
-use whole::Whole;
 
 const CREATE: &str = include_str!("fixture/create.sql");
 const DROP: &str = include_str!("fixture/drop.sql");
@@ -34,7 +29,6 @@ pub(crate) struct PostgresFixture {
     version: String,
     /// The ways of the nodes to the server. They last as long as the case, whatever it keeps of a node.
     ways: Mutex<Vec<Arc<FaultProxy>>>,
-    spare: MemoryFixture,
 }
 
 impl PostgresFixture {
@@ -97,7 +91,6 @@ impl Fixture for PostgresFixture {
             namespace,
             version: String::new(),
             ways: Mutex::default(),
-            spare: MemoryFixture::open(Namespace::unique()).await?,
         };
         Postgres::migrate(&fixture.config(&fixture.url)?).await?;
         let mut conn = fixture.connection().await?;
@@ -129,16 +122,14 @@ impl Fixture for PostgresFixture {
 
 #[async_trait]
 impl StoreFixture for PostgresFixture {
-    type Store = Whole;
+    type Store = Postgres;
 
-    async fn node(&self) -> Result<StoreNode<Whole>> {
+    async fn node(&self) -> Result<StoreNode<Postgres>> {
         let (postgres, way) = self.process().await?;
-        let spare = self.spare.node().await?.store;
-        Ok(StoreNode::new(Whole { postgres, spare }, move || way.reset()))
+        Ok(StoreNode::new(postgres, move || way.reset()))
     }
 
-    async fn write_row(tx: &mut <Whole as UnitOfWorkStore>::Tx, key: &str, value: &str) -> Result<()> {
-        let tx: &mut PostgresTx = tx;
+    async fn write_row(tx: &mut PostgresTx, key: &str, value: &str) -> Result<()> {
         sqlx::query(WRITE_ROW)
             .bind(key)
             .bind(value)
