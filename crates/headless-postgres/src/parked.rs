@@ -82,7 +82,14 @@ impl ParkedStore for Postgres {
                 of_each(&answers, parks.len(), parked)
             })
             .await?;
-        shared.wake.notify(Signal::Store);
+        // What is parked behind another is nothing to wake up for: its head's end is.
+        let due = parks.iter().zip(&answers);
+        if due
+            .into_iter()
+            .any(|(park, answer)| !park.only_behind && *answer == Parked::Now)
+        {
+            shared.wake.notify(Signal::Store);
+        }
         Ok(answers)
     }
 
