@@ -113,6 +113,7 @@ impl Run {
     async fn go(mut self) {
         while let Some((row, guard)) = self.rows.pop_front() {
             let claim = row.claim;
+            let is_awaited_elsewhere = row.arrival.idempotency_key.is_some();
             let Some(topic) = self.group.topics.get(&row.arrival.topic).cloned() else {
                 // Parked by a member that reads this topic; this one does not know it, and leaves it to that one for a
                 // while.
@@ -149,8 +150,11 @@ impl Run {
                 return;
             }
             topic.show_defect(None);
-            // What waited behind it, or for its idempotency key, is due now.
-            self.group.environment.wakeups.parked().wake();
+            // What waited for its idempotency key is due now, and so is what waited behind the last one of the run; what
+            // waited behind the others is the rest of the run.
+            if is_awaited_elsewhere || self.rows.is_empty() {
+                self.group.environment.wakeups.parked().wake();
+            }
         }
     }
 
