@@ -9,11 +9,11 @@ use headless_harness::{Suites, run};
 use fixture::PostgresFixture;
 
 fn main() -> ExitCode {
-    // Each suite is switched on once the part is there.
     run(Suites::of("postgres")
-        .unreported()
+        .capabilities::<PostgresFixture>(include_str!("../../../docs/capabilities.md"))
         .outbox::<PostgresFixture>()
         .inbox::<PostgresFixture>()
         .transport::<PostgresFixture>()
-        .consumer_over_transport::<PostgresFixture>())
+        .consumer_over_transport::<PostgresFixture>()
+        .consumer_over_store::<PostgresFixture>())
 }
