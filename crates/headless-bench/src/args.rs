@@ -24,6 +24,12 @@ pub(crate) struct Args {
     /// Only cases whose name contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) only: String,
+    /// How long a trial lasts.
+    #[arg(long, value_name = "N", default_value_t = 1.0)]
+    pub(crate) minutes: f64,
+    /// Where a trial's chance begins.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
 }
 
 /// What can be measured.
@@ -37,6 +43,9 @@ pub(crate) enum Name {
     Consume,
     /// The transport on PostgreSQL beside raw SQL.
     Transport,
+    /// No speed, but a trial of `--minutes`: whether what is committed leaves the outbox in order, and nothing is lost,
+    /// while publishers dawdle and relays fail and are killed.
+    Order,
 }
 
 impl Name {
@@ -46,6 +55,7 @@ impl Name {
             Self::Outbox => "outbox",
             Self::Consume => "consume",
             Self::Transport => "transport",
+            Self::Order => "order",
         }
     }
 }

@@ -5,6 +5,7 @@ mod consume;
 mod database;
 mod measure;
 mod memory;
+mod order;
 mod outbox;
 mod quiet;
 mod report;
@@ -29,5 +30,6 @@ async fn main() -> Result<()> {
         Name::Outbox => outbox::run(&args, &meter, &report).await,
         Name::Consume => consume::run(&args, &meter, &report).await,
         Name::Transport => transport::run(&args, &meter, &report).await,
+        Name::Order => order::run(&args).await,
     }
 }

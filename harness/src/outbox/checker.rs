@@ -165,10 +165,16 @@ pub struct OrderReport {
     pub lost: u64,
     /// Messages that were sent though their transaction was rolled back.
     pub ghosts: u64,
-    /// Repeated sends that a dead or late relay explains.
+    /// Repeated sends that a dead relay explains.
     pub repeated: u64,
+    /// Repeated sends that only a relay explains which said too late what it had sent.
+    pub late: u64,
     /// Repeated sends that nothing explains.
     pub unexplained: u64,
+    /// Relays that died with what they held.
+    pub deaths: u64,
+    /// Those of them whose connections were cut, many in the middle of a claim or an ack.
+    pub kills: u64,
 }
 
 impl OrderReport {
@@ -183,7 +189,8 @@ impl fmt::Display for OrderReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "committed {}, sent {}, dead {}, violations {}, lost {}, ghosts {}, repeated {}, unexplained {}",
+            "committed {}, sent {}, dead {}, violations {}, lost {}, ghosts {}, repeated {}, late {}, unexplained {}; \
+             relays: {} deaths, {} kills",
             self.committed,
             self.sent,
             self.dead,
@@ -191,7 +198,10 @@ impl fmt::Display for OrderReport {
             self.lost,
             self.ghosts,
             self.repeated,
-            self.unexplained
+            self.late,
+            self.unexplained,
+            self.deaths,
+            self.kills
         )?;
         match &self.example {
             Some(example) => write!(f, "; {example}"),

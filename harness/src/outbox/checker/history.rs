@@ -11,6 +11,8 @@ pub(super) struct History {
     messages: Vec<Message>,
     /// How many were committed and have not ended.
     waiting: usize,
+    deaths: u64,
+    kills: u64,
 }
 
 #[derive(Debug)]
@@ -22,8 +24,10 @@ struct Message {
     committed: Option<u64>,
     first_sent: Option<u64>,
     times: u64,
-    /// How often a relay may have sent it without having been able to say so.
-    excused: u64,
+    /// How often a relay that sent it died before it had said so.
+    unsaid: u64,
+    /// How often a relay that sent it said so too late.
+    late: u64,
     dead: bool,
 }
 
@@ -52,7 +56,8 @@ impl History {
             committed: None,
             first_sent: None,
             times: 0,
-            excused: 0,
+            unsaid: 0,
+            late: 0,
             dead: false,
         });
         self.messages.len() as u64 - 1
@@ -79,9 +84,18 @@ impl History {
         message.times += 1;
     }
 
-    /// This one was sent, and its relay could not say so: it may be sent again.
-    pub(super) fn excuse(&mut self, number: u64) {
-        self.message(number).excused += 1;
+    /// A relay died, and its connections may have been cut. It had sent these and not said so: they may be sent again.
+    pub(super) fn die(&mut self, sent: impl Iterator<Item = u64>, is_cut: bool) {
+        self.deaths += 1;
+        self.kills += u64::from(is_cut);
+        for number in sent {
+            self.message(number).unsaid += 1;
+        }
+    }
+
+    /// This one was sent, and its relay said so too late: it may be sent again.
+    pub(super) fn say_late(&mut self, number: u64) {
+        self.message(number).late += 1;
     }
 
     /// This one was dead-lettered.
@@ -107,7 +121,11 @@ impl History {
     }
 
     pub(super) fn judge(&self) -> OrderReport {
-        let mut report = OrderReport::default();
+        let mut report = OrderReport {
+            deaths: self.deaths,
+            kills: self.kills,
+            ..OrderReport::default()
+        };
         let mut keys = BTreeMap::<u64, Vec<usize>>::new();
         for (number, message) in self.messages.iter().enumerate() {
             let sent = message.first_sent.is_some();
@@ -117,8 +135,11 @@ impl History {
             report.lost += u64::from(message.committed.is_some() && !sent && !message.dead);
             report.ghosts += u64::from(message.committed.is_none() && (sent || message.dead));
             let repeated = message.times.saturating_sub(1);
-            report.repeated += repeated.min(message.excused);
-            report.unexplained += repeated.saturating_sub(message.excused);
+            let unsaid = repeated.min(message.unsaid);
+            let late = (repeated - unsaid).min(message.late);
+            report.repeated += unsaid;
+            report.late += late;
+            report.unexplained += repeated - unsaid - late;
             if let (Some(key), true) = (message.key, sent) {
                 keys.entry(key).or_default().push(number);
             }
@@ -170,13 +191,19 @@ mod tests {
         let d = history.append(Some(1));
         history.commit(&[d]);
         // The two that were open at the same time may leave in either order.
-        for number in [b, c, a, d, a] {
+        for number in [b, c, a, d, a, c] {
             history.send(number);
         }
-        history.excuse(a);
+        history.die([a].into_iter(), true);
+        history.say_late(c);
         let report = history.judge();
         assert!(report.is_sound(), "{report}");
-        assert_eq!((report.committed, report.sent, report.repeated), (4, 4, 1));
+        assert_eq!((report.committed, report.sent), (4, 4), "{report}");
+        assert_eq!(
+            (report.repeated, report.late, report.kills),
+            (1, 1, 1),
+            "{report}"
+        );
     }
 
     #[test]

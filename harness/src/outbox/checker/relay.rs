@@ -1,5 +1,8 @@
 //! One who sends what is published, and fails at it in every way.
 
+use std::pin::pin;
+
+use futures::future::{Either, select};
 use headless_abstractions::{
     Abandon, AttemptUse, Claim, ClaimOutbox, InFlight, OutboxParts, OutboxRow, Owner, Result,
 };
@@ -73,7 +76,7 @@ impl<F: StoreFixture> Relay<'_, '_, F> {
             .with_ack(ride);
         let watch = Stopwatch::start();
         let claimed = self.outbox.store.claim(&request).await?;
-        self.excuse(&claimed.acked.lost);
+        self.say_late(&claimed.acked.lost);
         let found = !claimed.rows.is_empty();
         let mut rows = claimed.rows.into_iter();
         while let Some(row) = rows.next() {
@@ -110,20 +113,48 @@ impl<F: StoreFixture> Relay<'_, '_, F> {
             return Ok(());
         }
         let settled = self.outbox.store.ack(self.owner(), &sent).await?;
-        self.excuse(&settled.lost);
+        self.say_late(&settled.lost);
         Ok(())
     }
 
     /// Goes on as another one: what it held comes back when its lease ends. Sometimes its process goes with it.
     async fn die(&mut self) -> Result<()> {
         let sent = std::mem::take(&mut self.sent);
-        self.excuse(&sent);
-        self.lives += 1;
-        if self.dice.below(4) == 0 {
-            self.node.kill();
+        let is_cut = self.dice.below(2) == 0;
+        self.scene
+            .history()
+            .die(sent.iter().map(|claim| number(claim.id)), is_cut);
+        if is_cut {
+            self.cut(&sent).await;
             (self.node, self.outbox) = self.scene.join().await?;
         }
+        self.lives += 1;
         Ok(())
+    }
+
+    /// Cuts the connections of its process, mostly in the middle of a call: whether that had its effect is not known.
+    async fn cut(&mut self, sent: &[Claim]) {
+        let (what, moment) = (self.dice.below(3), self.dice.millis(3));
+        let owner = self.owner();
+        let call = async {
+            match what {
+                0 if !sent.is_empty() => drop(self.outbox.store.ack(owner, sent).await),
+                1 => {
+                    let more = ClaimOutbox::new(owner, 30, F::LEASE).with_ack(sent.to_vec());
+                    drop(self.outbox.store.claim(&more).await);
+                }
+                _ => {}
+            }
+        };
+        let cut = async {
+            elapse(moment).await;
+            self.node.kill();
+        };
+        // A call that was quicker is followed by the cut; one that was not may never answer.
+        match select(pin!(call), pin!(cut)).await {
+            Either::Left(((), cut)) => cut.await,
+            Either::Right(((), _call)) => {}
+        }
     }
 
     async fn give_back(&mut self, first: &OutboxRow, rest: &[OutboxRow]) -> Result<()> {
@@ -160,10 +191,10 @@ impl<F: StoreFixture> Relay<'_, '_, F> {
         Ok(())
     }
 
-    fn excuse(&self, claims: &[Claim]) {
+    fn say_late(&self, claims: &[Claim]) {
         let mut history = self.scene.history();
         for claim in claims {
-            history.excuse(number(claim.id));
+            history.say_late(number(claim.id));
         }
     }
 }
