@@ -1,26 +1,60 @@
 //! The client's errors, mapped to kinds.
 
+use std::fmt;
+
 use headless_abstractions::{Error, ErrorKind, RetryAdvice};
 use sqlx::error::DatabaseError;
 
 /// The provider's name.
 pub(crate) const NAME: &str = "postgres";
 
-/// Maps an error of the client. What may have happened on the server all the same says so: a broken connection tells
-/// nothing of the statement that was under way.
+/// Maps an error of a call. What may have happened on the server all the same says so: a broken connection tells nothing
+/// of the statement that was under way.
 pub(crate) fn fault(error: sqlx::Error) -> Error {
+    let is_unknown = leaves_open(&error);
+    let mapped = with_cause(mapped(&error), error);
+    if is_unknown {
+        mapped.with_outcome_unknown()
+    } else {
+        mapped
+    }
+}
+
+/// Maps an error of connecting: nothing was asked of the server yet, so nothing can have happened.
+pub(crate) fn no_connection(error: sqlx::Error) -> Error {
     let mapped = match &error {
-        sqlx::Error::Database(database) => {
-            return refused(database.as_ref()).with_provider(NAME).with_source(error);
-        }
+        sqlx::Error::Io(_) => Error::new(
+            ErrorKind::Unavailable,
+            "no connection could be made: is the server running, and can it be reached?",
+        ),
+        error => mapped(error),
+    };
+    with_cause(mapped, error)
+}
+
+/// Whether a statement that failed so may have had its effect.
+fn leaves_open(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|state| ends_connection(&state)),
+        _ => false,
+    }
+}
+
+fn ends_connection(state: &str) -> bool {
+    state.starts_with("08") || state.starts_with("57P")
+}
+
+fn mapped(error: &sqlx::Error) -> Error {
+    match error {
+        sqlx::Error::Database(database) => refused(database.as_ref()),
         sqlx::Error::Configuration(_) => {
             Error::invalid("the settings of the connection are refused by the client")
         }
         sqlx::Error::Io(_) => Error::new(
             ErrorKind::Unavailable,
             "the connection is broken: is the server running, and can it be reached?",
-        )
-        .with_outcome_unknown(),
+        ),
         sqlx::Error::Tls(_) => Error::new(
             ErrorKind::Denied,
             "TLS could not be agreed: check sslmode and the certificates",
@@ -28,8 +62,7 @@ pub(crate) fn fault(error: sqlx::Error) -> Error {
         sqlx::Error::Protocol(_) => Error::new(
             ErrorKind::Unavailable,
             "the connection broke the protocol, as one does that is closed in the middle of an answer",
-        )
-        .with_outcome_unknown(),
+        ),
         sqlx::Error::PoolTimedOut => Error::new(
             ErrorKind::Unavailable,
             "no connection came free in time: raise max_connections, or end transactions sooner",
@@ -45,9 +78,44 @@ pub(crate) fn fault(error: sqlx::Error) -> Error {
             ErrorKind::Internal,
             "the server's answer is not what was asked for",
         ),
-    };
-    mapped.with_provider(NAME).with_source(error)
+    }
 }
+
+/// With what the client's error stands for as the source: its own text repeats that, and so would every chain.
+fn with_cause(mapped: Error, error: sqlx::Error) -> Error {
+    let mapped = mapped.with_provider(NAME);
+    match error {
+        sqlx::Error::Io(cause) => mapped.with_source(cause),
+        sqlx::Error::Configuration(cause)
+        | sqlx::Error::Tls(cause)
+        | sqlx::Error::Encode(cause)
+        | sqlx::Error::Decode(cause) => mapped.with_source(cause),
+        sqlx::Error::Database(answer) => {
+            let is_said = mapped.message().contains(answer.message());
+            mapped.with_source(Answer { answer, is_said })
+        }
+        error => mapped.with_source(error),
+    }
+}
+
+/// What the server answered, as a source: what the error above has said of it is left out.
+#[derive(Debug)]
+struct Answer {
+    answer: Box<dyn DatabaseError>,
+    is_said: bool,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.answer.code().unwrap_or_default();
+        if self.is_said {
+            return write!(f, "SQLSTATE {state}");
+        }
+        write!(f, "{} (SQLSTATE {state})", self.answer.message())
+    }
+}
+
+impl std::error::Error for Answer {}
 
 /// Maps what the server refused, by its SQLSTATE (PostgreSQL manual, appendix A).
 fn refused(error: &dyn DatabaseError) -> Error {
@@ -109,11 +177,10 @@ fn refused(error: &dyn DatabaseError) -> Error {
             ErrorKind::TooLarge,
             format!("a value is over a limit of the server: {}", error.message()),
         ),
-        state if state.starts_with("08") || state.starts_with("57P") => of(
+        state if ends_connection(state) => of(
             ErrorKind::Unavailable,
             format!("the server ended the connection ({})", error.message()),
-        )
-        .with_outcome_unknown(),
+        ),
         state if state.starts_with("53") || state.starts_with("58") => of(
             ErrorKind::Unavailable,
             format!("the server lacks a resource: {}", error.message()),
@@ -123,5 +190,43 @@ fn refused(error: &dyn DatabaseError) -> Error {
             ErrorKind::Internal,
             format!("the server answered {state}: {}", error.message()),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{error::Error as _, io};
+
+    use super::*;
+
+    /// An error and its sources, as a command prints them.
+    fn chain(error: &Error) -> String {
+        let (mut text, mut source) = (error.to_string(), error.source());
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        text
+    }
+
+    fn io_error() -> sqlx::Error {
+        sqlx::Error::Io(io::Error::other("Connection refused (os error 111)"))
+    }
+
+    #[test]
+    fn should_say_the_cause_once_when_the_connection_fails() {
+        for error in [no_connection(io_error()), fault(io_error())] {
+            let text = chain(&error);
+            assert_eq!(text.matches("Connection refused").count(), 1, "{text}");
+            assert!(error.is_retryable());
+        }
+    }
+
+    #[test]
+    fn should_know_the_outcome_when_nothing_was_asked() {
+        assert!(!no_connection(io_error()).is_outcome_unknown());
+        assert!(!no_connection(sqlx::Error::Protocol("eof".to_owned())).is_outcome_unknown());
+        assert!(fault(io_error()).is_outcome_unknown());
+        assert!(fault(sqlx::Error::Protocol("eof".to_owned())).is_outcome_unknown());
     }
 }

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row, Transaction};
 
 use crate::{
     PostgresConfig, Schema,
-    error::fault,
+    error::{fault, no_connection},
     postgres::{self, in_time},
     sql::{in_schema, statements},
 };
@@ -20,6 +20,7 @@ statements! {
         create_table: "migration/create_table",
         list: "migration/list",
         record: "migration/record",
+        drop_schema: "migration/drop_schema",
     }
 }
 
@@ -100,12 +101,23 @@ pub(crate) async fn check(config: &PostgresConfig) -> Result<MigrationState> {
     })
 }
 
+/// Drops the schema with everything in it, if it is there.
+pub(crate) async fn remove(config: &PostgresConfig) -> Result<()> {
+    let mut conn = connect(config).await?;
+    let statements = Statements::new(&config.schema);
+    sqlx::raw_sql(statements.drop_schema.get())
+        .execute(&mut conn)
+        .await
+        .map_err(fault)?;
+    conn.close().await.map_err(fault)
+}
+
 async fn connect(config: &PostgresConfig) -> Result<PgConnection> {
     config.validate()?;
     let options = config.options();
     let limit = config.acquire_timeout;
     match tokio::time::timeout(limit, PgConnection::connect_with(&options)).await {
-        Ok(connected) => connected.map_err(fault),
+        Ok(connected) => connected.map_err(no_connection),
         Err(_elapsed) => Err(Error::new(
             ErrorKind::Unavailable,
             format!("the server did not answer within acquire_timeout ({limit:?}): can it be reached?"),

@@ -137,6 +137,20 @@ impl Postgres {
             .map_err(|error| in_context(error, "check", config))
     }
 
+    /// Removes the schema of these settings with everything that is in it, the application's own objects too, or does
+    /// nothing where there is none: for tests. It waits for every transaction that uses something in it.
+    ///
+    /// # Errors
+    /// As [`connect_with`](Self::connect_with).
+    ///
+    /// # Cancel safety
+    /// All of it goes, or nothing.
+    pub async fn remove(config: &PostgresConfig) -> Result<()> {
+        migrate::remove(config)
+            .await
+            .map_err(|error| in_context(error, "remove", config))
+    }
+
     async fn open(config: PostgresConfig, client: PgPool) -> Result<Self> {
         match config.migrate {
             Migrate::Auto => drop(Self::migrate(&config).await?),
@@ -207,7 +221,9 @@ impl Shared {
         let answer = tokio::select! {
             biased;
             () = self.closed.cancelled() => Err(Error::new(ErrorKind::Closed, "this handle was closed")),
-            answer = in_time(&self.config, work) => answer,
+            answer = tokio::time::timeout(self.config.call_timeout, work) => answer.unwrap_or_else(|_elapsed| {
+                Err(silent(&self.config).with_outcome_unknown())
+            }),
         };
         answer.map_err(|error| error.with_operation(operation).with_provider(NAME))
     }
@@ -277,18 +293,19 @@ fn lazy_pool(config: &PostgresConfig, most: u32, options: PgConnectOptions) -> P
         .connect_lazy_with(options)
 }
 
-/// This work, within the call time-out.
+/// This work, which changes nothing, within the call time-out.
 pub(crate) async fn in_time<T>(config: &PostgresConfig, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let limit = config.call_timeout;
-    tokio::time::timeout(limit, work)
+    tokio::time::timeout(config.call_timeout, work)
         .await
-        .unwrap_or_else(|_elapsed| {
-            Err(Error::new(
-                ErrorKind::Timeout,
-                format!("the server did not answer within call_timeout ({limit:?})"),
-            )
-            .with_outcome_unknown())
-        })
+        .unwrap_or_else(|_elapsed| Err(silent(config)))
+}
+
+fn silent(config: &PostgresConfig) -> Error {
+    let limit = config.call_timeout;
+    Error::new(
+        ErrorKind::Timeout,
+        format!("the server did not answer within call_timeout ({limit:?})"),
+    )
 }
 
 /// An error of connecting or migrating, with where that was.

@@ -7,7 +7,7 @@ use sqlx::{Executor, PgConnection, PgPool, Postgres, pool::PoolConnection};
 
 use crate::{
     Pooler,
-    error::{NAME, fault},
+    error::{NAME, fault, no_connection},
     postgres::Statements,
 };
 
@@ -65,7 +65,7 @@ impl Session {
 pub(crate) async fn acquire(pool: &PgPool, bound: &'static str) -> Result<PoolConnection<Postgres>> {
     pool.acquire().await.map_err(|error| match error {
         sqlx::Error::PoolTimedOut => out_of_time(pool, bound).with_provider(NAME).with_source(error),
-        error => fault(error),
+        error => no_connection(error),
     })
 }
 

@@ -10,7 +10,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{Shared, Signal};
-use crate::error::fault;
+use crate::error::{fault, no_connection};
 
 /// How long connecting may take.
 const CONNECTING: Duration = Duration::from_secs(5);
@@ -71,7 +71,7 @@ async fn connect(shared: &Shared) -> Result<PgListener> {
         Ok(listener)
     };
     match tokio::time::timeout(CONNECTING, connecting).await {
-        Ok(listener) => listener.map_err(fault),
+        Ok(listener) => listener.map_err(no_connection),
         Err(_elapsed) => Err(silent("connecting took too long")),
     }
 }

@@ -29,6 +29,16 @@ fn shown(error: &Error) -> String {
     text
 }
 
+/// The error and its sources, as a command prints them.
+fn chain(error: &Error) -> String {
+    let (mut text, mut source) = (error.to_string(), error.source());
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
 async fn refused(config: PostgresConfig) -> Error {
     tokio::time::timeout(PATIENCE, Postgres::connect_with(config))
         .await
@@ -76,6 +86,8 @@ async fn should_name_what_is_not_there_when_database_or_host_is_unknown() {
         let error = refused(with(&world.url, "/test", "/no_such_database")).await;
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains("no_such_database"), "{error}");
+        let said = chain(&error);
+        assert_eq!(said.matches("does not exist").count(), 1, "{said}");
 
         let error = refused(with(&world.url, "127.0.0.1", "no-such-host.invalid")).await;
         assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -83,7 +95,9 @@ async fn should_name_what_is_not_there_when_database_or_host_is_unknown() {
 
         let error = refused(with(&world.url, "127.0.0.1:5432", "127.0.0.1:1")).await;
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.is_retryable());
+        assert!(error.is_retryable() && !error.is_outcome_unknown());
+        let said = chain(&error);
+        assert_eq!(said.matches("refused").count(), 1, "{said}");
     })
     .await;
 }
