@@ -2,11 +2,12 @@
 
 use std::{fmt, num::NonZeroU32, num::NonZeroUsize, time::Duration};
 
-use headless_abstractions::{Error, Result};
+use headless_abstractions::Result;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::Schema;
 
+mod bounds;
 mod url;
 
 /// Whether connecting brings the schema up to date.
@@ -70,6 +71,13 @@ pub struct PostgresConfig {
     pub wake: Wake,
     /// What stands between this process and the server. Default [`Pooler::None`].
     pub pooler: Pooler,
+    /// How old a segment of the transport's log grows before the next one is begun, from 10 s to 366 days. Default 1 h.
+    pub segment_age: Duration,
+    /// How many messages a segment of the transport's log holds, about: from 1 000 to 1 000 000 000. Default 1 000 000.
+    pub segment_messages: NonZeroU32,
+    /// How long the transport keeps messages that every group has settled, for groups that begin with the oldest: at most
+    /// seven times `segment_age`. They go with their segment. Default 0.
+    pub keep_replay: Duration,
 }
 
 impl PostgresConfig {
@@ -91,6 +99,7 @@ impl PostgresConfig {
         const CONNECTIONS: NonZeroU32 = NonZeroU32::new(10).unwrap();
         const CONTROL: NonZeroU32 = NonZeroU32::new(4).unwrap();
         const PAYLOAD: NonZeroUsize = NonZeroUsize::new(8 * 1024 * 1024).unwrap();
+        const SEGMENT: NonZeroU32 = NonZeroU32::new(1_000_000).unwrap();
         Self {
             options,
             schema: Schema::default(),
@@ -103,6 +112,9 @@ impl PostgresConfig {
             migrate: Migrate::default(),
             wake: Wake::default(),
             pooler: Pooler::default(),
+            segment_age: Duration::from_hours(1),
+            segment_messages: SEGMENT,
+            keep_replay: Duration::ZERO,
         }
     }
 
@@ -179,39 +191,30 @@ impl PostgresConfig {
         self
     }
 
+    /// With segments of the log that grow this old.
+    #[must_use]
+    pub const fn with_segment_age(mut self, age: Duration) -> Self {
+        self.segment_age = age;
+        self
+    }
+
+    /// With segments of the log that hold this many messages, about.
+    #[must_use]
+    pub const fn with_segment_messages(mut self, most: NonZeroU32) -> Self {
+        self.segment_messages = most;
+        self
+    }
+
+    /// With messages kept for so long once every group has settled them.
+    #[must_use]
+    pub const fn with_keep_replay(mut self, time: Duration) -> Self {
+        self.keep_replay = time;
+        self
+    }
+
     /// Refuses settings that contradict each other, and bounds that bound nothing.
     pub(crate) fn validate(&self) -> Result<()> {
-        const LONGEST_LOCK: Duration = Duration::from_secs(24 * 24 * 3600);
-        const LARGEST_PAYLOAD: usize = 256 * 1024 * 1024;
-        if self.pooler == Pooler::Transaction && self.wake == Wake::On {
-            return Err(Error::invalid(
-                "wake=on needs a session of its own, which pooler=transaction does not give: leave wake off",
-            ));
-        }
-        for (name, time) in [
-            ("acquire_timeout", self.acquire_timeout),
-            ("call_timeout", self.call_timeout),
-            ("lock_timeout", self.lock_timeout),
-        ] {
-            if time < Duration::from_millis(1) {
-                return Err(Error::invalid(format!(
-                    "{name} is {time:?}: it must be at least 1 ms"
-                )));
-            }
-        }
-        if self.lock_timeout > LONGEST_LOCK {
-            return Err(Error::invalid(format!(
-                "lock_timeout is {:?}: the server takes 24 days at most",
-                self.lock_timeout
-            )));
-        }
-        if self.max_payload.get() > LARGEST_PAYLOAD {
-            return Err(Error::invalid(format!(
-                "max_payload is {} bytes: it may be {LARGEST_PAYLOAD} at most",
-                self.max_payload
-            )));
-        }
-        Ok(())
+        bounds::check(self)
     }
 
     /// Where the server is, without secrets.
@@ -254,6 +257,9 @@ impl fmt::Debug for PostgresConfig {
             .field("migrate", &self.migrate)
             .field("wake", &self.wake)
             .field("pooler", &self.pooler)
+            .field("segment_age", &self.segment_age)
+            .field("segment_messages", &self.segment_messages)
+            .field("keep_replay", &self.keep_replay)
             .finish_non_exhaustive()
     }
 }

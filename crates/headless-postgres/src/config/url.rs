@@ -128,6 +128,9 @@ enum Setting {
     Migrate,
     Wake,
     Pooler,
+    SegmentAge,
+    SegmentMessages,
+    KeepReplay,
 }
 
 impl FromStr for Setting {
@@ -145,6 +148,9 @@ impl FromStr for Setting {
             "migrate" => Self::Migrate,
             "wake" => Self::Wake,
             "pooler" => Self::Pooler,
+            "segment_age" => Self::SegmentAge,
+            "segment_messages" => Self::SegmentMessages,
+            "keep_replay" => Self::KeepReplay,
             _ => return Err(unknown(name)),
         })
     }
@@ -160,6 +166,9 @@ impl Setting {
             Self::CallTimeout => config.call_timeout = duration(value)?,
             Self::LockTimeout => config.lock_timeout = duration(value)?,
             Self::MaxPayload => config.max_payload = number(value)?,
+            Self::SegmentAge => config.segment_age = duration(value)?,
+            Self::SegmentMessages => config.segment_messages = number(value)?,
+            Self::KeepReplay => config.keep_replay = duration(value)?,
             Self::Migrate => {
                 config.migrate = choice(value, [("auto", Migrate::Auto), ("check", Migrate::Check)])?;
             }

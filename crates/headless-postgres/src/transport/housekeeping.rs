@@ -10,15 +10,6 @@ use crate::{error::fault, postgres::Shared, span::micros};
 /// How often one handle looks after the log.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// How old a segment of the log grows.
-const SEGMENT_AGE: Duration = Duration::from_hours(1);
-
-/// How many messages a segment of the log holds, about.
-const SEGMENT_SIZE: i64 = 1_000_000;
-
-/// How long messages are kept that every group is done with, beside what their segment has to wait for.
-const KEPT: Duration = Duration::ZERO;
-
 impl Shared {
     /// Looks after the log, unless this handle has done so lately.
     pub(crate) async fn maintain_now_and_then(&self) -> Result<()> {
@@ -37,9 +28,9 @@ impl Shared {
         self.call("maintain", async {
             let mut session = self.session().await?;
             sqlx::query(self.transport.statements.maintain.get())
-                .bind(micros(KEPT))
-                .bind(micros(SEGMENT_AGE))
-                .bind(SEGMENT_SIZE)
+                .bind(micros(self.config.keep_replay))
+                .bind(micros(self.config.segment_age))
+                .bind(i64::from(self.config.segment_messages.get()))
                 .execute(&mut *session)
                 .await
                 .map_err(fault)?;

@@ -12,11 +12,11 @@ use headless_harness::{
     FaultProxy,
     services::{Stop, private_postgres},
 };
-use headless_postgres::Postgres;
+use headless_postgres::{Postgres, PostgresConfig};
 use sqlx::{Connection, Row};
 use uuid::Uuid;
 
-use crate::world::{World, eventually, present};
+use crate::world::{World, eventually, few, present};
 
 const AGE: &str = include_str!("sql/transport_age.sql");
 const LOG: &str = include_str!("sql/transport_log.sql");
@@ -100,8 +100,8 @@ async fn log(world: &World) -> (i64, i64, i64) {
     (row.get("oldest"), row.get("current"), row.get("messages"))
 }
 
-/// Looks after the log as if every segment were old and large, until it is written here. What other tests have open
-/// holds that up for a while.
+/// Looks after the log as if every segment were old and large, until it is written here. Any transaction that is open
+/// on the server holds that up, so these tests have one of their own.
 async fn age_to(world: &World, what: &str, there: impl Fn((i64, i64, i64)) -> bool) {
     eventually(what, async || {
         world.raw(AGE).await;
@@ -112,7 +112,7 @@ async fn age_to(world: &World, what: &str, there: impl Fn((i64, i64, i64)) -> bo
 
 #[tokio::test]
 async fn should_lose_nothing_when_segments_are_closed_and_emptied_under_way() {
-    World::run(async |world| {
+    World::run_alone(async |world| {
         let postgres = world.connect().await;
         let order = TopicOrder::Partitioned(Partitions::new(3).unwrap());
         declare(
@@ -198,7 +198,7 @@ async fn should_lose_nothing_when_segments_are_closed_and_emptied_under_way() {
 
 #[tokio::test]
 async fn should_replay_what_is_left_when_older_segments_are_gone() {
-    World::run(async |world| {
+    World::run_alone(async |world| {
         let postgres = world.connect().await;
         declare(&postgres, TopicOrder::Unordered, &[("billing", StartFrom::Now)]).await;
         let billing = join(&postgres, "billing").await;
@@ -297,7 +297,7 @@ async fn should_keep_what_was_confirmed_and_settled_when_the_server_crashes() {
 
 #[tokio::test]
 async fn should_lose_nothing_when_a_sender_commits_after_its_segment_was_closed() {
-    World::run(async |world| {
+    World::run_alone(async |world| {
         let postgres = world.connect().await;
         declare(&postgres, TopicOrder::Unordered, &[("billing", StartFrom::Now)]).await;
         let billing = join(&postgres, "billing").await;
@@ -345,6 +345,70 @@ async fn should_lose_nothing_when_a_sender_commits_after_its_segment_was_closed(
         })
         .await;
         postgres.close().await.unwrap();
+    })
+    .await;
+}
+
+/// Lets another process look after the log, with these settings, as each does that has not done so lately.
+async fn look_after(world: &World, configure: impl FnOnce(PostgresConfig) -> PostgresConfig) {
+    let config = configure(world.config());
+    let postgres = Postgres::connect_with(config).await.unwrap();
+    let member = join(&postgres, "billing").await;
+    let received = member.receive(1, Duration::ZERO).await.unwrap();
+    assert!(received.deliveries.is_empty());
+    postgres.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn should_cut_and_keep_the_log_as_it_is_set() {
+    const HOUR: Duration = Duration::from_hours(1);
+    let few_messages = |config: PostgresConfig| config.with_segment_messages(few(1_000));
+    World::run_alone(async |world| {
+        let postgres = world.connect().await;
+        declare(&postgres, TopicOrder::Unordered, &[("billing", StartFrom::Now)]).await;
+        send(&postgres, 0..1_000).await;
+        let billing = join(&postgres, "billing").await;
+        let taken = take(&*billing, 1_000).await;
+        ack(&*billing, &taken).await;
+        postgres.close().await.unwrap();
+
+        // With the defaults it is neither large nor old.
+        look_after(world, |config| config).await;
+        assert_eq!(log(world).await, (0, 0, 1_000), "with the defaults");
+        look_after(world, few_messages).await;
+        assert_eq!(log(world).await.1, 1, "the segment that is large enough");
+
+        // Nobody needs it now, and it is kept all the same.
+        for _ in 0..4 {
+            look_after(world, |config| few_messages(config).with_keep_replay(HOUR)).await;
+        }
+        assert_eq!(log(world).await, (0, 1, 1_000), "what is to be kept");
+        let postgres = world.connect().await;
+        declare(&postgres, TopicOrder::Unordered, &[("late", StartFrom::Oldest)]).await;
+        let late = join(&postgres, "late").await;
+        let replayed = take(&*late, 1_000).await;
+        assert_eq!(numbers(&replayed), (0..1_000).collect::<Vec<u128>>());
+        ack(&*late, &replayed).await;
+        postgres.close().await.unwrap();
+        eventually("the segment is emptied without the setting", async || {
+            look_after(world, few_messages).await;
+            (log(world).await.2 == 0).then_some(())
+        })
+        .await;
+
+        // Ten seconds are ten seconds for who says so.
+        let postgres = world.connect().await;
+        send(&postgres, 1_000..1_001).await;
+        let billing = join(&postgres, "billing").await;
+        let taken = take(&*billing, 1).await;
+        ack(&*billing, &taken).await;
+        postgres.close().await.unwrap();
+        world.raw(include_str!("sql/transport_older.sql")).await;
+        let current = log(world).await.1;
+        look_after(world, |config| config).await;
+        assert_eq!(log(world).await.1, current, "an hour is not over");
+        look_after(world, |config| config.with_segment_age(Duration::from_secs(10))).await;
+        assert_eq!(log(world).await.1, current + 1, "ten seconds are");
     })
     .await;
 }

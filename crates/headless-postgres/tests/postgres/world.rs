@@ -3,7 +3,10 @@
 use std::{num::NonZeroU32, panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt;
-use headless_harness::{Namespace, Unavailable, services};
+use headless_harness::{
+    Namespace, Unavailable,
+    services::{self, PrivatePostgres},
+};
 use headless_postgres::{Postgres, PostgresConfig, Schema};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgRow};
 
@@ -24,6 +27,14 @@ impl World {
     pub(crate) async fn run(test: impl AsyncFnOnce(&World)) {
         if let Some(url) = present(services::postgres()) {
             Self::run_at(url, test).await;
+        }
+    }
+
+    /// Runs a test on a server of its own, where nobody else's transactions hold anything up.
+    pub(crate) async fn run_alone(test: impl AsyncFnOnce(&World)) {
+        // Nothing here is about disks.
+        if let Some(server) = present(PrivatePostgres::builder().setting("fsync", "off").start()) {
+            Self::run_at(server.url(), test).await;
         }
     }
 

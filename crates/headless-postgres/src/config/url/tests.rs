@@ -24,7 +24,8 @@ fn error(url: &str) -> String {
 fn should_read_our_settings_when_the_url_has_them() {
     let config = config(
         "postgres://app:pw@db:6432/shop?schema=billing&max_connections=3&sslmode=disable&control_connections=2\
-         &acquire_timeout=250ms&call_timeout=1m&lock_timeout=2s&max_payload=1024&migrate=check&wake=off&pooler=none",
+         &acquire_timeout=250ms&call_timeout=1m&lock_timeout=2s&max_payload=1024&migrate=check&wake=off&pooler=none\
+         &segment_age=12h&segment_messages=5000&keep_replay=72h",
     );
     assert_eq!(config.schema.as_str(), "billing");
     assert_eq!(
@@ -42,6 +43,15 @@ fn should_read_our_settings_when_the_url_has_them() {
         (config.migrate, config.wake, config.pooler),
         (Migrate::Check, Wake::Off, Pooler::None)
     );
+    assert_eq!(
+        (
+            config.segment_age,
+            config.segment_messages.get(),
+            config.keep_replay
+        ),
+        (Duration::from_hours(12), 5_000, Duration::from_hours(72))
+    );
+    config.validate().unwrap();
     assert_eq!(config.endpoint(), "postgres://db:6432/shop");
 }
 
@@ -75,6 +85,10 @@ fn should_name_the_parameter_when_it_is_unknown_or_refused() {
         ("migrate=yes", "migrate"),
         ("wake=1", "wake"),
         ("pooler=session", "pooler"),
+        ("segment_age=1", "segment_age"),
+        ("segment_messages=0", "segment_messages"),
+        ("segment_messages=5000000000", "segment_messages"),
+        ("keep_replay=forever", "keep_replay"),
         ("sslmode=sometimes", "sslmode"),
         ("port=x", "port"),
         ("schema=a&schema=b", "schema"),
@@ -134,6 +148,12 @@ fn should_refuse_bounds_that_bound_nothing() {
         ("lock_timeout=0ms", "lock_timeout"),
         ("lock_timeout=1000h", "lock_timeout"),
         ("max_payload=1000000000", "max_payload"),
+        ("segment_age=9s", "segment_age"),
+        ("segment_age=8785h", "segment_age"),
+        ("segment_messages=999", "segment_messages"),
+        ("segment_messages=1000000001", "segment_messages"),
+        ("keep_replay=421m", "keep_replay"),
+        ("keep_replay=2h&segment_age=15m", "segment_age"),
     ] {
         let error = config(&format!("postgres://db/shop?{query}"))
             .validate()
@@ -166,6 +186,13 @@ fn should_be_what_the_page_says() {
         let said = config(&format!("postgres://db/shop?{name}={value}"));
         assert_eq!(format!("{said:?}"), format!("{defaults:?}"), "{name}");
     }
+    let overview = include_str!("../../../../../docs/settings.md");
+    for (name, _) in rows_of_page() {
+        assert!(
+            overview.contains(&format!("`{name}`")),
+            "{name} in docs/settings.md"
+        );
+    }
     let named: Vec<&str> = rows_of_page().into_iter().map(|(name, _)| name).collect();
     assert_eq!(
         named,
@@ -179,7 +206,10 @@ fn should_be_what_the_page_says() {
             "max_payload",
             "migrate",
             "wake",
-            "pooler"
+            "pooler",
+            "segment_age",
+            "segment_messages",
+            "keep_replay"
         ]
     );
 }
