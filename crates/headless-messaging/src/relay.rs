@@ -4,6 +4,7 @@ mod batch;
 mod config;
 mod lease;
 mod status;
+mod strays;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -25,7 +26,7 @@ use crate::{
     Planted,
     plant::planted,
     publisher::count_by_topic,
-    relay::{batch::Batch, lease::Lease},
+    relay::{batch::Batch, lease::Lease, strays::Strays},
 };
 
 /// Between probes of a transport that does not take anything; short enough to resume soon after it is back.
@@ -78,6 +79,7 @@ struct Shared {
     /// What was sent and is not acknowledged yet. The lock is held through a run, so that runs do not overlap.
     pending: tokio::sync::Mutex<Vec<Claim>>,
     status: Mutex<RelayStatus>,
+    strays: Strays,
 }
 
 impl Relay {
@@ -107,6 +109,7 @@ impl Relay {
                 in_flight,
                 pending: tokio::sync::Mutex::default(),
                 status: Mutex::default(),
+                strays: Strays::default(),
             }),
         }
     }
@@ -242,6 +245,10 @@ impl Relay {
 
         let batch = Batch::judge(&tickets, &messages, answers);
         batch.count();
+        let unrouted = batch.unrouted.iter();
+        self.shared
+            .strays
+            .warn(unrouted.map(|(_, message)| &message.topic));
         pending.extend(batch.sent());
         let open = self.with_status(|status| status.note(&batch));
         batch.settle(&self.shared).await?;
