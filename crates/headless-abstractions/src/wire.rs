@@ -72,52 +72,50 @@ pub fn encode(message: &Message) -> Vec<(&str, Cow<'_, str>)> {
     let mut pairs: Vec<(&str, Cow<'_, str>)> = Vec::with_capacity(6 + message.headers.len());
     pairs.push((ID, message.id.to_string().into()));
     pairs.push((OCCURRED_AT, time(message.occurred_at).into()));
-    let mut text = |name, value: Option<&'_ str>| {
-        if let Some(value) = value {
-            pairs.push((name, Cow::Owned(value.to_owned())));
-        }
-    };
-    text(TYPE, message.message_type.as_ref().map(MessageType::as_str));
-    text(KEY, message.key.as_ref().map(PartitionKey::as_str));
-    text(
-        CONTENT_TYPE,
-        message.content_type.as_ref().map(ContentType::as_str),
-    );
-    text(
+    let key = message.key.as_ref().map(PartitionKey::as_str);
+    pairs.extend(key.map(|key| (KEY, key.into())));
+    let content_type = message.content_type.as_ref().map(ContentType::as_str);
+    pairs.extend(content_type.map(|content_type| (CONTENT_TYPE, content_type.into())));
+    push_rest(message, &mut pairs);
+    pairs
+}
+
+/// The same without id, time, key and content type: for a store that has columns of its own for these.
+#[must_use]
+pub fn encode_rest(message: &Message) -> Vec<(&str, Cow<'_, str>)> {
+    let mut pairs = Vec::with_capacity(2 + message.headers.len());
+    push_rest(message, &mut pairs);
+    pairs
+}
+
+fn push_rest<'m>(message: &'m Message, pairs: &mut Vec<(&'m str, Cow<'m, str>)>) {
+    let mut push = |name, value: Option<Cow<'m, str>>| pairs.extend(value.map(|value| (name, value)));
+    let trace = message.trace.as_ref();
+    push(TYPE, message.message_type.as_ref().map(|of| of.as_str().into()));
+    push(
         CORRELATION_ID,
-        message.correlation_id.as_ref().map(CorrelationId::as_str),
+        message.correlation_id.as_ref().map(|id| id.as_str().into()),
     );
-    text(
-        CAUSATION_ID,
-        message.causation_id.map(|id| id.to_string()).as_deref(),
-    );
-    text(TENANT, message.tenant.as_ref().map(Tenant::as_str));
-    text(
+    push(CAUSATION_ID, message.causation_id.map(|id| id.to_string().into()));
+    push(TENANT, message.tenant.as_ref().map(|of| of.as_str().into()));
+    push(
         IDEMPOTENCY_KEY,
-        message.idempotency_key.as_ref().map(IdempotencyKey::as_str),
+        message.idempotency_key.as_ref().map(|key| key.as_str().into()),
     );
-    text(EXPIRES_AT, message.expires_at.map(time).as_deref());
-    text(
+    push(EXPIRES_AT, message.expires_at.map(|at| time(at).into()));
+    push(
         DELIVER_AFTER,
-        message
-            .deliver_after
-            .map(|d| d.as_millis().to_string())
-            .as_deref(),
+        message.deliver_after.map(|d| d.as_millis().to_string().into()),
     );
-    text(
-        TRACEPARENT,
-        message.trace.as_ref().map(|t| t.traceparent.as_str()),
-    );
-    text(
+    push(TRACEPARENT, trace.map(|t| t.traceparent.as_str().into()));
+    push(
         TRACESTATE,
-        message
-            .trace
-            .as_ref()
+        trace
             .and_then(|t| t.tracestate.as_ref())
-            .map(HeaderValue::as_str),
+            .map(|state| state.as_str().into()),
     );
     if message.priority != Priority::default() {
-        text(PRIORITY, Some(&message.priority.get().to_string()));
+        push(PRIORITY, Some(message.priority.get().to_string().into()));
     }
     pairs.extend(
         message
@@ -125,7 +123,6 @@ pub fn encode(message: &Message) -> Vec<(&str, Cow<'_, str>)> {
             .iter()
             .map(|(name, value)| (name, Cow::Borrowed(value))),
     );
-    pairs
 }
 
 /// What a transport knows of a message whose producer did not write an envelope.

@@ -130,6 +130,75 @@ begin
 end
 $$;
 
+-- Stores many messages; arrays of nothing but defaults may be null. Returns the ids that were stored, null for all of them.
+--
+-- The transaction has its id before its numbers, and these are in the order of the batch (O3). Rows are inserted in the
+-- order of their ids, so that two batches cannot wait for each other. `p_ascending` says that the batch has this order: then
+-- it needs no sort, and as a rule nobody has stored any of it, so that it is tried without looking for each id first.
+create function {schema}.outbox_append(
+    p_ids uuid[], p_topics text[], p_keys text[], p_key_hashes bigint[], p_occurred_at timestamptz[], p_content_types text[],
+    p_headers text[], p_payloads bytea[], p_priorities smallint[], p_delays bigint[], p_ascending boolean
+) returns uuid[]
+    language plpgsql
+    set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_stored uuid[];
+begin
+    perform pg_current_xact_id();
+    if p_ascending then
+        begin
+            insert into {schema}.outbox
+                (part, seq, due, ready_at, id, topic, key, key_hash, priority, occurred_at, content_type, headers, payload)
+            select
+                case when a.delay is null then {schema}.outbox_place(a.key_hash, coalesce(a.priority, 0::smallint)) else -1 end,
+                nextval('{schema}.outbox_seq'),
+                v_now + a.delay * interval '1 microsecond',
+                v_now + coalesce(a.delay, 0) * interval '1 microsecond',
+                a.id, a.topic, a.key, a.key_hash, coalesce(a.priority, 0::smallint), a.occurred_at, a.content_type, a.headers,
+                a.payload
+            from unnest(
+                p_ids, p_topics, p_keys, p_key_hashes, p_occurred_at, p_content_types, p_headers, p_payloads, p_priorities,
+                p_delays
+            ) a(id, topic, key, key_hash, occurred_at, content_type, headers, payload, priority, delay);
+            return null;
+        exception when unique_violation then
+            -- Some are stored already: which ones, is found below.
+            null;
+        end;
+    end if;
+    with stored as (
+        insert into {schema}.outbox
+            (part, seq, due, ready_at, id, topic, key, key_hash, priority, occurred_at, content_type, headers, payload)
+        select
+            case when m.delay is null then {schema}.outbox_place(m.key_hash, m.priority) else -1 end,
+            m.seq,
+            v_now + m.delay * interval '1 microsecond',
+            v_now + coalesce(m.delay, 0) * interval '1 microsecond',
+            m.id, m.topic, m.key, m.key_hash, m.priority, m.occurred_at, m.content_type, m.headers, m.payload
+        from (
+            select b.id, b.topic, b.key, b.key_hash, b.occurred_at, b.content_type, b.headers, b.payload,
+                coalesce(b.priority, 0::smallint) as priority, b.delay, nextval('{schema}.outbox_seq') as seq
+            from (
+                select * from unnest(
+                    p_ids, p_topics, p_keys, p_key_hashes, p_occurred_at, p_content_types, p_headers, p_payloads,
+                    p_priorities, p_delays
+                ) with ordinality as a(
+                    id, topic, key, key_hash, occurred_at, content_type, headers, payload, priority, delay, n
+                )
+                order by n
+            ) b
+        ) m
+        order by m.id, m.seq
+        on conflict (id) do nothing
+        returning id
+    )
+    select case when count(*) < cardinality(p_ids) then coalesce(array_agg(s.id), '{}') end into v_stored from stored s;
+    return v_stored;
+end
+$$;
+
 -- Moves the marks, unless that was done a moment ago or is being done.
 --
 -- Called before the transaction has an id, and so a number, of its own: whoever took a number up to the last one read

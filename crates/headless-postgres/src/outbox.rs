@@ -35,6 +35,7 @@ statements! {
     /// What the outbox sends.
     Statements {
         append: "outbox/append",
+        append_one: "outbox/append_one",
         claim: "outbox/claim",
         ack: "outbox/ack",
         abandon: "outbox/abandon",

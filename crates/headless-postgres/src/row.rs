@@ -8,6 +8,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use headless_abstractions::{Error, ErrorKind, Message, MessageId, PartitionKey, Result, TopicName, wire};
+use serde::Serializer;
 use sha2::{Digest, Sha256};
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
@@ -60,23 +61,23 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// The rest of the envelope, and the user's headers.
+/// The rest of the envelope, and the user's headers. No name is there twice: those of the envelope are refused elsewhere.
 fn headers(message: &Message) -> Result<Option<String>> {
-    let rest: BTreeMap<&str, Cow<'_, str>> = wire::encode(message)
-        .into_iter()
-        .filter(|(name, _)| {
-            !matches!(
-                *name,
-                wire::ID | wire::KEY | wire::OCCURRED_AT | wire::CONTENT_TYPE
-            )
-        })
-        .collect();
+    let rest = wire::encode_rest(message);
     if rest.is_empty() {
         return Ok(None);
     }
-    serde_json::to_string(&rest).map(Some).map_err(|error| {
-        Error::new(ErrorKind::Internal, "headers could not be written as JSON").with_source(error)
-    })
+    let mut text = Vec::with_capacity(128);
+    serde_json::Serializer::new(&mut text)
+        .collect_map(rest)
+        .map_err(|error| unwritten().with_source(error))?;
+    String::from_utf8(text)
+        .map(Some)
+        .map_err(|error| unwritten().with_source(error))
+}
+
+fn unwritten() -> Error {
+    Error::new(ErrorKind::Internal, "headers could not be written as JSON")
 }
 
 /// The message of a row that has the columns of this module, and what was wrong with its envelope.

@@ -8,6 +8,10 @@ use uuid::Uuid;
 
 use crate::{error::fault, postgres::Shared, row::Columns, span::micros};
 
+/// How many messages are worth a subtransaction: with one in each of many small batches, a transaction would have more of
+/// them than the server keeps at hand (64).
+const WORTH_A_TRY: usize = 50;
+
 /// Stores messages in the transaction that `conn` is in, or in one of their own.
 pub(crate) async fn append(
     shared: &Shared,
@@ -18,30 +22,83 @@ pub(crate) async fn append(
         return Ok(Vec::new());
     }
     let columns = Columns::of(messages, shared.config.max_payload.get())?;
-    let priorities: Vec<i16> = messages.iter().map(|m| i16::from(m.priority.get())).collect();
     let delays = messages.iter().map(delay).collect::<Result<Vec<_>>>()?;
-    let stored: Vec<Uuid> = sqlx::query_scalar(shared.outbox.append.get())
+    match messages {
+        [message] => append_one(shared, conn, message, &columns, delays.first().copied().flatten()).await,
+        _ => append_many(shared, conn, messages, &columns, &delays).await,
+    }
+}
+
+/// One message, without the arrays: what an application's transaction usually has.
+async fn append_one(
+    shared: &Shared,
+    conn: &mut PgConnection,
+    message: &Message,
+    columns: &Columns<'_>,
+    delay: Option<i64>,
+) -> Result<Vec<Appended>> {
+    let stored = sqlx::query(shared.outbox.append_one.get())
+        .bind(columns.ids.first())
+        .bind(columns.topics.first())
+        .bind(columns.keys.first().copied().flatten())
+        .bind(columns.key_hashes.first().copied().flatten())
+        .bind(columns.occurred_at.first())
+        .bind(columns.content_types.first().copied().flatten())
+        .bind(columns.headers.first().and_then(Option::as_ref))
+        .bind(columns.payloads.first())
+        .bind(i16::from(message.priority.get()))
+        .bind(delay)
+        .execute(conn)
+        .await
+        .map_err(fault)?
+        .rows_affected();
+    Ok(vec![if stored == 0 {
+        Appended::Duplicate
+    } else {
+        Appended::Stored
+    }])
+}
+
+async fn append_many(
+    shared: &Shared,
+    conn: &mut PgConnection,
+    messages: &[Message],
+    columns: &Columns<'_>,
+    delays: &[Option<i64>],
+) -> Result<Vec<Appended>> {
+    let priorities: Vec<i16> = messages.iter().map(|m| i16::from(m.priority.get())).collect();
+    let priorities = priorities
+        .iter()
+        .any(|priority| *priority != 0)
+        .then_some(priorities);
+    let delays = delays.iter().any(Option::is_some).then_some(delays);
+    let keyed = columns.keys.iter().any(Option::is_some);
+    let content_types = &columns.content_types;
+    let content_types = content_types.iter().any(Option::is_some).then_some(content_types);
+    let ascending = messages.len() >= WORTH_A_TRY && columns.ids.is_sorted_by(|one, next| one < next);
+    let stored: Option<Vec<Uuid>> = sqlx::query_scalar(shared.outbox.append.get())
         .bind(&columns.ids)
         .bind(&columns.topics)
-        .bind(&columns.keys)
-        .bind(&columns.key_hashes)
+        .bind(keyed.then_some(&columns.keys))
+        .bind(keyed.then_some(&columns.key_hashes))
         .bind(&columns.occurred_at)
-        .bind(&columns.content_types)
+        .bind(content_types)
         .bind(&columns.headers)
         .bind(&columns.payloads)
-        .bind(&priorities)
-        .bind(&delays)
-        .fetch_all(conn)
+        .bind(priorities)
+        .bind(delays)
+        .bind(ascending)
+        .fetch_one(conn)
         .await
         .map_err(fault)?;
     Ok(answers(&columns.ids, stored))
 }
 
 /// Of each id that was stored, the first message is the one.
-fn answers(ids: &[Uuid], stored: Vec<Uuid>) -> Vec<Appended> {
-    if stored.len() == ids.len() {
+fn answers(ids: &[Uuid], stored: Option<Vec<Uuid>>) -> Vec<Appended> {
+    let Some(stored) = stored else {
         return vec![Appended::Stored; ids.len()];
-    }
+    };
     let mut stored: HashSet<Uuid> = stored.into_iter().collect();
     ids.iter()
         .map(|id| {
