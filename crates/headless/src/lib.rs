@@ -25,6 +25,7 @@ pub mod postgres;
 mod preset;
 mod providers;
 mod runtime;
+mod sandbox;
 mod settings;
 
 pub use builder::{Builder, Headless};
@@ -51,4 +52,5 @@ pub use headless_postgres::{Postgres, PostgresTx};
 pub use preset::Preset;
 pub use providers::{AnyStore, AnyTransport, Connected, ProviderUrl, Providers};
 pub use runtime::{Backlog, GroupHealth, Health, Runtime};
+pub use sandbox::Sandbox;
 pub use settings::{Setting, Source};
