@@ -63,6 +63,10 @@ pub struct PostgresConfig {
     /// How long a call of the inbox waits for a row that another transaction holds, at most 24 days; other calls wait for
     /// locks up to `call_timeout`. Default 5 s.
     pub lock_timeout: Duration,
+    /// How long a transaction may stay open with nothing to do before the server ends it, at most 24 days: a member that
+    /// was stopped within one would hold its rows, and with them the keys of its messages, until it goes on. Behind
+    /// [`Pooler::Transaction`] it is the pooler's to set. Default 5 min.
+    pub idle_in_transaction_timeout: Duration,
     /// The largest payload in bytes, at most 256 MiB. Default 8 MiB.
     pub max_payload: NonZeroUsize,
     /// Whether connecting brings the schema up to date. Default [`Migrate::Auto`].
@@ -108,6 +112,7 @@ impl PostgresConfig {
             acquire_timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(5),
+            idle_in_transaction_timeout: Duration::from_mins(5),
             max_payload: PAYLOAD,
             migrate: Migrate::default(),
             wake: Wake::default(),
@@ -157,6 +162,13 @@ impl PostgresConfig {
     #[must_use]
     pub const fn with_lock_timeout(mut self, time: Duration) -> Self {
         self.lock_timeout = time;
+        self
+    }
+
+    /// With this bound on transactions that have nothing to do.
+    #[must_use]
+    pub const fn with_idle_in_transaction_timeout(mut self, time: Duration) -> Self {
+        self.idle_in_transaction_timeout = time;
         self
     }
 
@@ -253,6 +265,7 @@ impl fmt::Debug for PostgresConfig {
             .field("acquire_timeout", &self.acquire_timeout)
             .field("call_timeout", &self.call_timeout)
             .field("lock_timeout", &self.lock_timeout)
+            .field("idle_in_transaction_timeout", &self.idle_in_transaction_timeout)
             .field("max_payload", &self.max_payload)
             .field("migrate", &self.migrate)
             .field("wake", &self.wake)

@@ -169,6 +169,12 @@ fn refused(error: &dyn DatabaseError) -> Error {
             ErrorKind::Conflict,
             "the transaction is doomed by an earlier error: roll it back".to_owned(),
         ),
+        // The whole of it was rolled back. Also when a process comes back from a long pause.
+        "25P03" => of(
+            ErrorKind::Unavailable,
+            "the server ended the transaction, which had nothing to do for idle_in_transaction_timeout: begin it again"
+                .to_owned(),
+        ),
         "22021" | "22P05" | "22023" | "22003" | "22007" | "22008" => of(
             ErrorKind::Invalid,
             format!("the server refused a value: {}", error.message()),

@@ -6,6 +6,8 @@ mod fixture;
 
 #[path = "postgres/bad_input.rs"]
 mod bad_input;
+#[path = "postgres/idle.rs"]
+mod idle;
 #[path = "postgres/interleavings.rs"]
 mod interleavings;
 #[path = "postgres/migrations.rs"]

@@ -6,7 +6,8 @@ use headless_abstractions::{Error, Result};
 
 use super::{Pooler, PostgresConfig, Wake};
 
-const LONGEST_LOCK: Duration = Duration::from_secs(24 * 24 * 3600);
+/// The server counts milliseconds in 32 bits.
+const LONGEST: Duration = Duration::from_secs(24 * 24 * 3600);
 const LARGEST_PAYLOAD: usize = 256 * 1024 * 1024;
 /// Not shorter than the time between two looks after the log.
 const SEGMENT_AGE: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_hours(366 * 24);
@@ -26,6 +27,7 @@ pub(super) fn check(config: &PostgresConfig) -> Result<()> {
         ("acquire_timeout", config.acquire_timeout),
         ("call_timeout", config.call_timeout),
         ("lock_timeout", config.lock_timeout),
+        ("idle_in_transaction_timeout", config.idle_in_transaction_timeout),
     ] {
         if time < Duration::from_millis(1) {
             return Err(Error::invalid(format!(
@@ -33,11 +35,15 @@ pub(super) fn check(config: &PostgresConfig) -> Result<()> {
             )));
         }
     }
-    if config.lock_timeout > LONGEST_LOCK {
-        return Err(Error::invalid(format!(
-            "lock_timeout is {:?}: the server takes 24 days at most",
-            config.lock_timeout
-        )));
+    for (name, time) in [
+        ("lock_timeout", config.lock_timeout),
+        ("idle_in_transaction_timeout", config.idle_in_transaction_timeout),
+    ] {
+        if time > LONGEST {
+            return Err(Error::invalid(format!(
+                "{name} is {time:?}: the server takes 24 days at most"
+            )));
+        }
     }
     if config.max_payload.get() > LARGEST_PAYLOAD {
         return Err(Error::invalid(format!(

@@ -24,7 +24,7 @@ fn error(url: &str) -> String {
 fn should_read_our_settings_when_the_url_has_them() {
     let config = config(
         "postgres://app:pw@db:6432/shop?schema=billing&max_connections=3&sslmode=disable&control_connections=2\
-         &acquire_timeout=250ms&call_timeout=1m&lock_timeout=2s&max_payload=1024&migrate=check&wake=off&pooler=none\
+         &acquire_timeout=250ms&call_timeout=1m&lock_timeout=2s&idle_in_transaction_timeout=3s&max_payload=1024&migrate=check&wake=off&pooler=none\
          &segment_age=12h&segment_messages=5000&keep_replay=72h",
     );
     assert_eq!(config.schema.as_str(), "billing");
@@ -39,6 +39,7 @@ fn should_read_our_settings_when_the_url_has_them() {
     assert_eq!(config.acquire_timeout, Duration::from_millis(250));
     assert_eq!(config.call_timeout, Duration::from_secs(60));
     assert_eq!(config.lock_timeout, Duration::from_secs(2));
+    assert_eq!(config.idle_in_transaction_timeout, Duration::from_secs(3));
     assert_eq!(
         (config.migrate, config.wake, config.pooler),
         (Migrate::Check, Wake::Off, Pooler::None)
@@ -147,6 +148,8 @@ fn should_refuse_bounds_that_bound_nothing() {
         ("call_timeout=0ms", "call_timeout"),
         ("lock_timeout=0ms", "lock_timeout"),
         ("lock_timeout=1000h", "lock_timeout"),
+        ("idle_in_transaction_timeout=0s", "idle_in_transaction_timeout"),
+        ("idle_in_transaction_timeout=1000h", "idle_in_transaction_timeout"),
         ("max_payload=1000000000", "max_payload"),
         ("segment_age=9s", "segment_age"),
         ("segment_age=8785h", "segment_age"),
@@ -203,6 +206,7 @@ fn should_be_what_the_page_says() {
             "acquire_timeout",
             "call_timeout",
             "lock_timeout",
+            "idle_in_transaction_timeout",
             "max_payload",
             "migrate",
             "wake",

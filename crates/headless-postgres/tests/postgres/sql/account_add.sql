@@ -1,0 +1,1 @@
+update {schema}.account set sum = sum + 1
