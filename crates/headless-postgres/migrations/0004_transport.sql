@@ -283,6 +283,10 @@ declare
     v_bases bigint[];
     v_born bigint;
 begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        -- It would write to the segment that its snapshot shows, which may be closed or emptied by now.
+        raise exception 'messages are sent in read committed transactions alone' using errcode = '25001';
+    end if;
     -- A group whose declaration has returned is seen here: every statement sees what was committed before it.
     select array_agg(asked.id) into v_unrouted
     from unnest(p_topics) asked(id)
@@ -339,6 +343,10 @@ declare
     v_part integer;
     v_place bigint;
 begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        -- It would write to the segment that its snapshot shows, which may be closed or emptied by now.
+        raise exception 'messages are sent in read committed transactions alone' using errcode = '25001';
+    end if;
     select * into v_topic from {schema}.topic t where t.name = p_topic;
     if not found then
         raise exception 'topic % was never declared', p_topic using errcode = 'no_data_found';
@@ -821,6 +829,15 @@ begin
 end
 $$;
 
+-- A place that was given to a message and is in no segment: the log was tampered with, or is damaged. Going on past it would
+-- lose what was there without a word.
+create function {schema}.place_is_missing(p_part integer, p_from bigint) returns void language plpgsql as $$
+begin
+    raise exception 'the log lacks a message of part %, at place % or after it', p_part, p_from
+        using errcode = 'data_corrupted';
+end
+$$;
+
 -- One look of a member for deliveries: renews its hold, then takes over and hands out. Waits for no other transaction,
 -- except for the lock of its group where the membership changes.
 --
@@ -856,6 +873,7 @@ declare
     v_holds bigint[];
     v_places bigint[];
     v_last bigint;
+    v_end bigint;
 begin
     select m.* into v_member from {schema}.group_member m where m.id = p_session;
     if not found or v_member.step > p_step then
@@ -975,18 +993,23 @@ begin
             end if;
             while v_take > 0 and v_group.reached < v_part.next loop
                 v_epoch := nextval('{schema}.delivery_epoch');
+                -- Of what was sent after the look at the part, nothing is known of whether it is to be passed over.
+                v_end := least(v_group.reached + v_take, v_part.next);
                 if v_part.uneven then
-                    select max(r.place), array_agg(r.place order by r.place) filter (where r.wanted)
-                    into v_last, v_places
+                    select max(r.place), count(*), array_agg(r.place order by r.place) filter (where r.wanted)
+                    into v_last, v_count, v_places
                     from (
                         select l.place, (l.expires_at is null or l.expires_at > v_now)
                             and (l.born is null or v_part.born <= l.born) as wanted
                         from {schema}.topic_log_state s, {schema}.topic_log l
                         where s.oldest <= v_group.segment and l.slot = v_group.segment % 8
-                          and l.part = v_part.part and l.place >= v_group.reached
+                          and l.part = v_part.part and l.place >= v_group.reached and l.place < v_end
                         order by l.place
                         limit v_take
                     ) r;
+                    if v_last >= v_group.reached + v_count then
+                        perform {schema}.place_is_missing(v_part.part, v_group.reached);
+                    end if;
                     v_count := coalesce(cardinality(v_places), 0);
                     if v_count > 0 then
                         return query
@@ -1011,11 +1034,18 @@ begin
                             null::integer[], null::bigint[], null::integer[]
                         from {schema}.topic_log_state s, {schema}.topic_log l
                         where s.oldest <= v_group.segment and l.slot = v_group.segment % 8
-                          and l.part = v_part.part and l.place >= v_group.reached
+                          and l.part = v_part.part and l.place >= v_group.reached and l.place < v_end
                         order by l.place
                         limit v_take;
                     get diagnostics v_count = row_count;
                     v_last := v_group.reached + v_count - 1;
+                    -- All of them is all of them. Fewer are the first of them, and the rest in later segments.
+                    if v_last + 1 < v_end and exists (
+                        select from {schema}.topic_log l
+                        where l.slot = v_group.segment % 8 and l.part = v_part.part and l.place > v_last and l.place < v_end
+                    ) then
+                        perform {schema}.place_is_missing(v_part.part, v_group.reached);
+                    end if;
                     if v_count > 0 then
                         insert into {schema}.group_delivery
                             (grp, part, epoch, member, until, segment, deliveries, places)
@@ -1029,7 +1059,9 @@ begin
                 if v_last is null or v_last < v_group.reached then
                     -- Not in this segment: in a later one, since it is there.
                     select s.* into v_state from {schema}.topic_log_state s;
-                    exit when v_group.segment >= v_state.current;
+                    if v_group.segment >= v_state.current then
+                        perform {schema}.place_is_missing(v_part.part, v_group.reached);
+                    end if;
                     v_group.segment := greatest(v_group.segment + 1, v_state.oldest);
                     continue;
                 end if;
@@ -1240,10 +1272,16 @@ $$;
 create function {schema}.transport_maintain(p_keep interval, p_age interval, p_size bigint) returns void
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+    v_closed bigint[];
     v_state {schema}.topic_log_state%rowtype;
     v_segment {schema}.topic_segment%rowtype;
     v_sent bigint;
 begin
+    if pg_current_xact_id_if_assigned() is not null then
+        -- Its id may be older than the closing of a segment, and would be no fence.
+        return;
+    end if;
+    select array_agg(g.id) into v_closed from {schema}.topic_segment g where g.closed_at is not null;
     select s.* into v_state from {schema}.topic_log_state s for update skip locked;
     if not found then
         return;
@@ -1254,10 +1292,12 @@ begin
     where d.due <= clock_timestamp()
       and not exists (select from {schema}.group_topic g where g.topic = d.topic);
 
-    -- A sender has its transaction's id before it looks for the current segment. So one that still writes into a segment
-    -- whose closing was committed has an id below this.
-    update {schema}.topic_segment g set fence = pg_snapshot_xmax(pg_current_snapshot())
-    where g.closed_at is not null and g.fence is null;
+    -- A sender has its transaction's id before it looks for the current segment. One that still writes into a segment
+    -- whose closing was committed looked before that, and this transaction got its id after it: so the sender's is lower.
+    -- (The end of a snapshot would not do: an open transaction may be beyond it.) A fence of the future is of another
+    -- server, from which this schema was copied: its ids say nothing here.
+    update {schema}.topic_segment g set fence = pg_current_xact_id()
+    where g.id = any (v_closed) and (g.fence is null or g.fence > pg_current_xact_id());
 
     select g.* into v_segment from {schema}.topic_segment g where g.id = v_state.current;
     if v_state.current - v_state.oldest < 7 then

@@ -5,6 +5,10 @@
 //! nothing was marked past an earlier parked message of its key, nothing is left behind a head that has gone, and every
 //! message and every operation took effect once.
 
+#[path = "interleavings/log.rs"]
+mod log;
+#[path = "interleavings/pause.rs"]
+mod pause;
 #[path = "interleavings/play.rs"]
 mod play;
 

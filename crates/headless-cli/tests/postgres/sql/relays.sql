@@ -1,1 +1,0 @@
-select coalesce(array_agg(distinct owner::text), '{}') as holders from {schema}.outbox_batch

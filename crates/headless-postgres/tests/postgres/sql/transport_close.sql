@@ -1,0 +1,2 @@
+begin;
+select {schema}.transport_maintain('0', '0', 1)

@@ -1,0 +1,1 @@
+delete from {schema}.topic_log where place = {place}

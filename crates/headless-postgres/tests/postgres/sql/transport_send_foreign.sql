@@ -1,0 +1,1 @@
+select {schema}.send_foreign('orders', 'late')

@@ -1,0 +1,1 @@
+update {schema}.topic_part set uneven = true
