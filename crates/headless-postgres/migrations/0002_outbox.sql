@@ -364,10 +364,26 @@ create function {schema}.outbox_held(p_owner uuid, p_ids uuid[], p_epochs bigint
     set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    v_epochs bigint[];
+    v_pieces integer[];
 begin
-    perform from {schema}.outbox_batch
-    where epoch = any (p_epochs) and owner = p_owner
-    order by epoch, piece for update;
+    loop
+        select array_agg(l.epoch), array_agg(l.piece) into v_epochs, v_pieces
+        from (
+            select t.epoch, t.piece from {schema}.outbox_batch t
+            where t.epoch = any (p_epochs) and t.owner = p_owner
+            order by t.epoch, t.piece for update
+        ) l;
+        -- Whoever was waited for may have split one of them.
+        exit when not exists (
+            select from {schema}.outbox_batch t
+            where t.epoch = any (p_epochs) and t.owner = p_owner
+                and not exists (
+                    select from unnest(v_epochs, v_pieces) l(epoch, piece) where l.epoch = t.epoch and l.piece = t.piece
+                )
+        );
+    end loop;
     -- A statement of its own, so that it sees the batches as they were when they were locked.
     return query
         with named as materialized (select distinct n.id, n.epoch from unnest(p_ids, p_epochs) n(id, epoch))
@@ -427,45 +443,54 @@ declare
     v_found_ids uuid[] := '{}';
     v_found_epochs bigint[] := '{}';
 begin
-    for b in
-        select t.epoch, t.piece, t.part, t.seqs from {schema}.outbox_batch t
-        where t.epoch = any (p_epochs) and t.owner = p_owner
-        order by t.epoch, t.piece for update
     loop
-        -- All of one batch is the usual case.
-        if b.epoch = all (p_epochs) then
-            v_named := p_ids;
-        else
-            select array_agg(n.id) into v_named from unnest(p_ids, p_epochs) n(id, epoch) where n.epoch = b.epoch;
-        end if;
-        v_first := b.seqs[1];
-        v_last := b.seqs[cardinality(b.seqs)];
-        if v_last - v_first < 100 * cardinality(b.seqs) then
-            -- Next to each other, as a claim of a free part takes them: one walk through the index, not one for each. The
-            -- other conditions are written so that no index is used for them, and each is looked up in a hash.
-            with gone as (
-                delete from {schema}.outbox o
-                where o.part = b.part and o.seq between v_first and v_last
-                    and (o.id in (select unnest(v_named))) is true
-                    and (o.seq in (select unnest(b.seqs))) is true
-                returning o.id, o.seq
-            )
-            select array_agg(g.id), array_agg(g.seq) into v_ids, v_seqs from gone g;
-        else
-            with gone as (
-                delete from {schema}.outbox o
-                where o.part = b.part and o.seq = any (b.seqs) and o.id = any (v_named)
-                returning o.id, o.seq
-            )
-            select array_agg(g.id), array_agg(g.seq) into v_ids, v_seqs from gone g;
-        end if;
-        if cardinality(v_seqs) = cardinality(b.seqs) then
-            delete from {schema}.outbox_batch t where t.epoch = b.epoch and t.piece = b.piece;
-        elsif v_seqs is not null then
-            perform {schema}.outbox_let_go(p_owner, array[b.epoch], v_seqs);
-        end if;
-        v_found_ids := v_found_ids || v_ids;
-        v_found_epochs := v_found_epochs || array_fill(b.epoch, array[coalesce(cardinality(v_ids), 0)]);
+        for b in
+            select t.epoch, t.piece, t.part, t.seqs from {schema}.outbox_batch t
+            where t.epoch = any (p_epochs) and t.owner = p_owner
+            order by t.epoch, t.piece for update
+        loop
+            -- All of one batch is the usual case.
+            if b.epoch = all (p_epochs) then
+                v_named := p_ids;
+            else
+                select array_agg(n.id) into v_named from unnest(p_ids, p_epochs) n(id, epoch) where n.epoch = b.epoch;
+            end if;
+            v_first := b.seqs[1];
+            v_last := b.seqs[cardinality(b.seqs)];
+            if v_last - v_first < 100 * cardinality(b.seqs) then
+                -- Next to each other, as a claim of a free part takes them: one walk through the index, not one for each. The
+                -- other conditions are written so that no index is used for them, and each is looked up in a hash.
+                with gone as (
+                    delete from {schema}.outbox o
+                    where o.part = b.part and o.seq between v_first and v_last
+                        and (o.id in (select unnest(v_named))) is true
+                        and (o.seq in (select unnest(b.seqs))) is true
+                    returning o.id, o.seq
+                )
+                select array_agg(g.id), array_agg(g.seq) into v_ids, v_seqs from gone g;
+            else
+                with gone as (
+                    delete from {schema}.outbox o
+                    where o.part = b.part and o.seq = any (b.seqs) and o.id = any (v_named)
+                    returning o.id, o.seq
+                )
+                select array_agg(g.id), array_agg(g.seq) into v_ids, v_seqs from gone g;
+            end if;
+            if cardinality(v_seqs) = cardinality(b.seqs) then
+                delete from {schema}.outbox_batch t where t.epoch = b.epoch and t.piece = b.piece;
+            elsif v_seqs is not null then
+                perform {schema}.outbox_let_go(p_owner, array[b.epoch], v_seqs);
+            end if;
+            v_found_ids := v_found_ids || v_ids;
+            v_found_epochs := v_found_epochs || array_fill(b.epoch, array[coalesce(cardinality(v_ids), 0)]);
+        end loop;
+        -- A renewal of some of a batch, which this has waited for, has made a piece of them that was not seen yet.
+        exit when cardinality(v_found_ids) >= cardinality(p_ids) or not exists (
+            select from {schema}.outbox_lost(p_ids, p_epochs, v_found_ids, v_found_epochs) l
+            join {schema}.outbox_batch t on t.epoch = l.epoch and t.owner = p_owner
+            cross join unnest(t.seqs) s(seq)
+            join {schema}.outbox o on o.part = t.part and o.seq = s.seq and o.id = l.id
+        );
     end loop;
     if cardinality(v_found_ids) < cardinality(p_ids) then
         return query select l.id, l.epoch from {schema}.outbox_lost(p_ids, p_epochs, v_found_ids, v_found_epochs) l;
@@ -615,6 +640,36 @@ begin
 end
 $$;
 
+-- Ends every hold of an owner, and returns how many there were. The batches are locked in the order of their epochs, as
+-- whoever settles them does; what a renewal has split off meanwhile is found by the next look.
+create function {schema}.outbox_release(p_owner uuid) returns bigint
+    language plpgsql
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+declare
+    -- Batches that are made from here on are not its business.
+    v_last bigint := (select s.last_value from {schema}.outbox_epoch s);
+    v_released bigint := 0;
+    v_found boolean;
+    b record;
+begin
+    loop
+        v_found := false;
+        for b in
+            select t.epoch, t.piece, t.seqs from {schema}.outbox_batch t
+            where t.owner = p_owner and t.epoch <= v_last
+            order by t.epoch, t.piece for update
+        loop
+            delete from {schema}.outbox_batch t where t.epoch = b.epoch and t.piece = b.piece;
+            v_released := v_released + cardinality(b.seqs);
+            v_found := true;
+        end loop;
+        exit when not v_found;
+    end loop;
+    return v_released;
+end
+$$;
+
 -- Moves rows whose delay is over, or which waited apart to be tried again, to their own part, each with a fresh number.
 create function {schema}.outbox_promote(p_now timestamptz) returns void
     language plpgsql
@@ -670,6 +725,7 @@ declare
     v_seqs bigint[];
     v_keys bigint[];
     v_blocked boolean;
+    v_over boolean;
     p record;
     b record;
     s record;
@@ -733,25 +789,29 @@ begin
             end;
         end if;
         -- Statements from here on see whatever claims of this part have committed (O1).
-        v_blocked := false;
-        v_seqs := null;
-        v_keys := null;
-        for b in
-            select t.epoch, t.piece, t.until, t.seqs, t.key_hashes from {schema}.outbox_batch t
-            where t.epoch > m.batch_mark and t.part = v_part
-        loop
-            if b.until <= v_now then
-                -- Over: its rows are free, unless its owner is settling it right now.
-                delete from {schema}.outbox_batch t
-                where (t.epoch, t.piece) in (
-                    select l.epoch, l.piece from {schema}.outbox_batch l
-                    where l.epoch = b.epoch and l.piece = b.piece and l.until <= v_now for update skip locked
-                );
-                continue when found;
-            end if;
-            v_blocked := true;
-            v_seqs := v_seqs || b.seqs;
-            v_keys := v_keys || b.key_hashes;
+        for v_look in 1 .. 2 loop
+            v_blocked := false;
+            v_over := false;
+            v_seqs := null;
+            v_keys := null;
+            for b in
+                select t.until, t.seqs, t.key_hashes from {schema}.outbox_batch t
+                where t.epoch > m.batch_mark and t.part = v_part
+            loop
+                v_blocked := true;
+                v_over := v_over or b.until <= v_now;
+                v_seqs := v_seqs || b.seqs;
+                v_keys := v_keys || b.key_hashes;
+            end loop;
+            exit when v_look = 2 or not v_over;
+            -- Over: their rows are free, unless their owner is settling them right now. Then look again: whatever is left
+            -- blocks its rows. An owner that has renewed some of a batch meanwhile has made a piece of them, which the
+            -- look before did not see.
+            delete from {schema}.outbox_batch t
+            where (t.epoch, t.piece) in (
+                select l.epoch, l.piece from {schema}.outbox_batch l
+                where l.epoch > m.batch_mark and l.part = v_part and l.until <= v_now for update skip locked
+            );
         end loop;
         if v_part < 16 and (
             v_blocked or not p_runs

@@ -1121,6 +1121,19 @@ begin
 end
 $$;
 
+-- Whether a member has one of these places. A settlement that waited for another call of its member sees the row that this
+-- one shortened, and not the one that it made of the rest: what it misses, it looks for again before it calls it lost.
+create function {schema}.member_has(
+    p_session uuid, p_grp integer, p_part integer, p_epoch bigint, p_places int8multirange
+) returns boolean language plpgsql as $$
+begin
+    return exists (
+        select from {schema}.group_delivery d
+        where d.grp = p_grp and d.part = p_part and d.epoch = p_epoch and d.member = p_session and d.places && p_places
+    );
+end
+$$;
+
 -- Settles deliveries of a member, of each epoch the places named; and gives some of them back, each after its delay.
 -- Answers with those that are no longer with the member, and with one row without a part when the group is gone.
 create function {schema}.member_settle(
@@ -1162,20 +1175,24 @@ begin
             continue when v_had = v_done;
             v_done := v_done - v_had;
         end if;
-        for v_delivery in
-            select d.* from {schema}.group_delivery d
-            where d.grp = p_grp and d.part = p_parts[i] and d.epoch = p_epochs[i] and d.member = p_session
-            order by d.piece
-            for update
         loop
-            if v_delivery.places <@ v_done then
-                delete from {schema}.group_delivery d
-                where d.grp = p_grp and d.part = p_parts[i] and d.epoch = p_epochs[i] and d.piece = v_delivery.piece;
-            elsif v_delivery.places && v_done then
-                update {schema}.group_delivery d set places = d.places - v_done
-                where d.grp = p_grp and d.part = p_parts[i] and d.epoch = p_epochs[i] and d.piece = v_delivery.piece;
-            end if;
-            v_done := v_done - v_delivery.places;
+            for v_delivery in
+                select d.* from {schema}.group_delivery d
+                where d.grp = p_grp and d.part = p_parts[i] and d.epoch = p_epochs[i] and d.member = p_session
+                order by d.piece
+                for update
+            loop
+                if v_delivery.places <@ v_done then
+                    delete from {schema}.group_delivery d
+                    where d.grp = p_grp and d.part = p_parts[i] and d.epoch = p_epochs[i] and d.piece = v_delivery.piece;
+                elsif v_delivery.places && v_done then
+                    update {schema}.group_delivery d set places = d.places - v_done
+                    where d.grp = p_grp and d.part = p_parts[i] and d.epoch = p_epochs[i] and d.piece = v_delivery.piece;
+                end if;
+                v_done := v_done - v_delivery.places;
+            end loop;
+            exit when isempty(v_done)
+                or not {schema}.member_has(p_session, p_grp, p_parts[i], p_epochs[i], v_done);
         end loop;
         if not isempty(v_done) then
             v_lost := true;
@@ -1186,16 +1203,19 @@ begin
     end loop;
 
     for i in 1 .. cardinality(r_parts) loop
-        select d.* into v_delivery from {schema}.group_delivery d
-        where d.grp = p_grp and d.part = r_parts[i] and d.epoch = r_epochs[i] and d.member = p_session
-          and d.places @> r_places[i]
-        for update;
-        if not found then
+        v_done := int8multirange(int8range(r_places[i], r_places[i] + 1));
+        loop
+            select d.* into v_delivery from {schema}.group_delivery d
+            where d.grp = p_grp and d.part = r_parts[i] and d.epoch = r_epochs[i] and d.member = p_session
+              and d.places @> v_done
+            for update;
+            exit when found or not {schema}.member_has(p_session, p_grp, r_parts[i], r_epochs[i], v_done);
+        end loop;
+        if v_delivery is null then
             v_lost := true;
             return query select r_parts[i], r_epochs[i], r_places[i];
             continue;
         end if;
-        v_done := int8multirange(int8range(r_places[i], r_places[i] + 1));
         if v_delivery.places = v_done then
             delete from {schema}.group_delivery d
             where d.grp = p_grp and d.part = r_parts[i] and d.epoch = r_epochs[i] and d.piece = v_delivery.piece;
@@ -1230,28 +1250,32 @@ declare
 begin
     for i in 1 .. cardinality(p_parts) loop
         v_asked := p_places[i];
-        for v_delivery in
-            select d.* from {schema}.group_delivery d
-            where d.grp = p_grp and d.part = p_parts[i] and d.epoch = p_epochs[i] and d.member = p_session
-            order by d.piece
-            for update
         loop
-            if v_delivery.until < v_until and v_delivery.places && v_asked then
-                if v_delivery.places <@ v_asked then
-                    update {schema}.group_delivery d set until = v_until
-                    where d.grp = p_grp and d.part = p_parts[i] and d.epoch = p_epochs[i]
-                      and d.piece = v_delivery.piece;
-                else
-                    update {schema}.group_delivery d set places = d.places - v_asked
-                    where d.grp = p_grp and d.part = p_parts[i] and d.epoch = p_epochs[i]
-                      and d.piece = v_delivery.piece;
-                    insert into {schema}.group_delivery
-                        (grp, part, epoch, piece, member, until, segment, deliveries, places)
-                    values (p_grp, p_parts[i], p_epochs[i], nextval('{schema}.delivery_epoch'), p_session, v_until,
-                        v_delivery.segment, v_delivery.deliveries, v_delivery.places * v_asked);
+            for v_delivery in
+                select d.* from {schema}.group_delivery d
+                where d.grp = p_grp and d.part = p_parts[i] and d.epoch = p_epochs[i] and d.member = p_session
+                order by d.piece
+                for update
+            loop
+                if v_delivery.until < v_until and v_delivery.places && v_asked then
+                    if v_delivery.places <@ v_asked then
+                        update {schema}.group_delivery d set until = v_until
+                        where d.grp = p_grp and d.part = p_parts[i] and d.epoch = p_epochs[i]
+                          and d.piece = v_delivery.piece;
+                    else
+                        update {schema}.group_delivery d set places = d.places - v_asked
+                        where d.grp = p_grp and d.part = p_parts[i] and d.epoch = p_epochs[i]
+                          and d.piece = v_delivery.piece;
+                        insert into {schema}.group_delivery
+                            (grp, part, epoch, piece, member, until, segment, deliveries, places)
+                        values (p_grp, p_parts[i], p_epochs[i], nextval('{schema}.delivery_epoch'), p_session, v_until,
+                            v_delivery.segment, v_delivery.deliveries, v_delivery.places * v_asked);
+                    end if;
                 end if;
-            end if;
-            v_asked := v_asked - v_delivery.places;
+                v_asked := v_asked - v_delivery.places;
+            end loop;
+            exit when isempty(v_asked)
+                or not {schema}.member_has(p_session, p_grp, p_parts[i], p_epochs[i], v_asked);
         end loop;
         if not isempty(v_asked) then
             v_lost := true;

@@ -7,6 +7,8 @@
 
 #[path = "interleavings/log.rs"]
 mod log;
+#[path = "interleavings/overlaps.rs"]
+mod overlaps;
 #[path = "interleavings/pause.rs"]
 mod pause;
 #[path = "interleavings/play.rs"]
