@@ -2,129 +2,90 @@
 //! it all. It uses the public facade alone.
 
 mod books;
+mod crew;
 mod member;
-
-use std::{sync::Arc, time::Duration};
+mod report;
 
 use anyhow::{Result, bail};
-use futures::future::try_join_all;
-use headless::Event;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use tokio::{signal, sync::watch, task::AbortHandle, task::JoinSet, time};
+use futures::{FutureExt, TryFutureExt, TryStreamExt, future::try_join_all, stream::FuturesUnordered};
+use headless::{Providers, Sandbox};
+use serde_json::{Value, json};
+use tokio::{io, signal, sync::oneshot};
 
-use crate::cli::{DemoArgs, DemoMemberArgs, Role};
-use crate::report::{Report, Told};
-use crate::{bad_input::BadInput, child, input::Line, live::Live, orders, sandbox::Sandbox};
+pub(crate) use self::report::Report;
+use self::{crew::Crew, crew::Place, member::PATIENCE};
+use crate::cli::{DemoArgs, DemoMemberArgs, LinesArgs, Role};
+use crate::input::{self, Line};
+use crate::{bad_input::BadInput, progress, urls::is_bad_input};
 
-/// How long everything may take to settle once all is published.
-const PATIENCE: Duration = Duration::from_mins(10);
-/// How long what a process holds is held without a word from it.
-const LEASE: Duration = Duration::from_secs(2);
-/// How often the rows of members in other processes are counted.
-const COUNT: Duration = Duration::from_millis(25);
 /// How many keys are published at once, each in the order of its lines.
 const LANES: usize = 8;
 
-/// The body of a message, whatever it is.
-#[derive(Serialize, Deserialize)]
-struct Payload(Value);
-
-impl Event for Payload {
-    const TOPIC: &'static str = "demo.events";
-}
-
 /// Runs the demo until everything is settled, and leaves nothing of it.
 pub(crate) async fn run(args: &DemoArgs) -> Result<Report> {
-    let lines = orders::lines(&args.lines)?;
-    rehearse(&lines).await?;
-    let sandbox = Sandbox::create(&args.store, &args.transport).await?;
+    let (lines, sandbox) = (lines(&args.lines)?, Sandbox::new());
+    let urls = [&args.store, &args.transport].map(|url| crew::url(&sandbox, url));
     let report = tokio::select! {
         biased;
-        report = settle(&sandbox, lines, args.crash_after.unwrap_or(0)) => report,
+        report = play(&urls, lines, args.crash_after.unwrap_or(0)) => report,
         signal = signal::ctrl_c() => signal.map_err(Into::into).and_then(|()| bail!("interrupted")),
     };
-    sandbox.remove().await?;
+    for url in &urls {
+        match sandbox.remove(url).await {
+            Err(error) if report.is_ok() => return Err(error.into()),
+            _ => {}
+        }
+    }
     report
 }
 
-async fn settle(sandbox: &Sandbox, lines: Vec<Line>, until_crash: u64) -> Result<Report> {
-    sandbox
-        .execute(include_str!("../queries/demo/create.sql"))
-        .await?;
-    let (count, (publishing, published)) = (lines.len(), watch::channel(()));
-    let (live, mut crashes) = Live::new(count, until_crash);
-    let mut members = JoinSet::new();
-    let mut running = Vec::new();
-    for number in 0..2 {
-        running.push(start(number, sandbox, &live, &published, &mut members).await?);
-    }
-    members.spawn(produce(sandbox.again().await?, lines, Some(publishing)));
-    let (mut told, mut ticks) = (Vec::new(), time::interval(COUNT));
-    while !members.is_empty() {
-        tokio::select! {
-            biased;
-            Some(number) = crashes.recv() => {
-                live.gone();
-                running[number].abort();
-                running[number] = start(number, sandbox, &live, &published, &mut members).await?;
+async fn play(urls: &[String; 2], lines: Vec<Line>, crash_after: u64) -> Result<Report> {
+    let bar = progress::line(Some(lines.len() as u64), "handled");
+    let crew = Crew::new(urls, bar.clone(), crash_after);
+    let place = Place::connect(&crew.providers, urls).await?;
+    books::open(&place.store).await?;
+    let (publishing, published) = oneshot::channel::<()>();
+    let published = published.map(drop).shared();
+    let start = || match place.memory().next() {
+        None => crew.process(published.clone()).boxed_local(),
+        Some(_) => crew.thread(published.clone()).boxed_local(),
+    };
+    let (mut members, mut told) = (FuturesUnordered::from_iter([start(), start()]), Vec::new());
+    let serving = async {
+        while let Some(ended) = members.try_next().await? {
+            match ended {
+                Some(figures) => told.push(figures),
+                None => members.push(start()),
             }
-            Some(ended) = members.join_next() => match ended {
-                Err(error) if error.is_cancelled() => {}
-                ended => told.push(ended??),
-            },
-            _ = ticks.tick(), if sandbox.is_shared() => live.look(books::count(&sandbox.store).await?),
         }
-    }
-    let [published, handled] = books::rows(&sandbox.store).await?;
-    Ok(Report::of(count, &published, &handled, &told, live.end())?)
-}
-
-/// Starts a member: in this process where its servers are in memory, else in one of its own.
-async fn start(
-    number: usize,
-    sandbox: &Sandbox,
-    live: &Arc<Live>,
-    published: &watch::Receiver<()>,
-    members: &mut JoinSet<Result<Told>>,
-) -> Result<AbortHandle> {
-    let published = published.clone();
-    if sandbox.is_shared() {
-        let urls = sandbox.urls.clone();
-        let member = async move { child::run(&["demo-member", "--role=member"], &urls, published).await };
-        return Ok(members.spawn(member));
-    }
-    let (sandbox, live) = (sandbox.again().await?, live.clone());
-    let serving = member::serve(Role::Member, sandbox, move || live.handled(number), published);
-    Ok(members.spawn(serving))
+        anyhow::Ok(())
+    };
+    tokio::try_join!(serving, produce(&place, &lines).map_ok(|()| drop(publishing)))?;
+    bar.finish_and_clear();
+    let [published, handled] = books::rows(&place.store).await?;
+    Ok(Report::of(
+        lines.len(),
+        [&published, &handled],
+        &told,
+        bar.elapsed(),
+    ))
 }
 
 /// `headless demo-member`: one process of a demo.
-pub(crate) async fn member(args: &DemoMemberArgs) -> Result<Told> {
-    let sandbox = Sandbox::enter([args.store.clone(), args.transport.clone()]).await?;
-    if args.role != Role::Producer {
-        return member::serve(args.role, sandbox, || false, child::until_told()).await;
+pub(crate) async fn member(args: &DemoMemberArgs) -> Result<Value> {
+    let urls = [args.store.clone(), args.transport.clone()];
+    let place = Place::connect(&Providers::builtin(), &urls).await?;
+    if args.role == Role::Producer {
+        produce(&place, &lines(&args.lines)?).await?;
+        return Ok(Value::Null);
     }
-    produce(sandbox, orders::lines(&args.lines)?, None).await
+    let until = async { drop(io::copy(&mut io::stdin(), &mut io::sink()).await) };
+    member::serve(args.role, place, member::tell_parent, until).await
 }
 
-/// Publishes every line where nobody consumes, so that every mistake shows before anything is published.
-async fn rehearse(lines: &[Line]) -> Result<()> {
-    let sandbox = Sandbox::create("memory:", "memory:").await?;
-    let runtime = member::builder(&sandbox).relays(false).start().await?;
-    let mut mistakes = Vec::new();
-    for line in lines {
-        if let Err(error) = books::publish(&sandbox.store, &runtime, line).await {
-            mistakes.push(format!("line {}: {error}", line.number));
-        }
-    }
-    runtime.shutdown(PATIENCE).await?;
-    Ok(BadInput::unless_empty(mistakes)?)
-}
-
-/// Publishes every line, several keys at once; then there is no sender of `until` any more.
-async fn produce(sandbox: Sandbox, lines: Vec<Line>, until: Option<watch::Sender<()>>) -> Result<Told> {
-    let runtime = member::builder(&sandbox).relays(false).start().await?;
+/// Publishes every line, several keys at once; reports all lines that are wrong.
+async fn produce(place: &Place, lines: &[Line]) -> Result<()> {
+    let runtime = member::builder(place).relays(false).start().await?;
     let lane_of = |line: &Line| {
         line.key
             .iter()
@@ -133,13 +94,35 @@ async fn produce(sandbox: Sandbox, lines: Vec<Line>, until: Option<watch::Sender
             .sum::<usize>()
     };
     let lane = async |lane| {
+        let mut mistakes = Vec::new();
         for line in lines.iter().filter(|line| lane_of(line) % LANES == lane) {
-            books::publish(&sandbox.store, &runtime, line).await?;
+            match books::publish(&place.store, &runtime, line).await {
+                Err(error) if error.downcast_ref().is_some_and(is_bad_input) => {
+                    mistakes.push((line.number, format!("line {}: {error}", line.number)));
+                }
+                published => published?,
+            }
         }
-        anyhow::Ok(())
+        anyhow::Ok(mistakes)
     };
-    try_join_all((0..LANES).map(lane)).await?;
-    runtime.shutdown(PATIENCE).await?;
-    drop(until);
-    Ok(Told::default())
+    let mut mistakes = try_join_all((0..LANES).map(lane)).await?.concat();
+    mistakes.sort();
+    BadInput::unless_empty(mistakes.into_iter().map(|(_, mistake)| mistake).collect())?;
+    Ok(runtime.shutdown(PATIENCE).await?)
+}
+
+/// The lines that the arguments ask for, each with an id and a key: those of a file, or orders that are made up.
+fn lines(args: &LinesArgs) -> Result<Vec<Line>> {
+    let order = |number| Line {
+        number,
+        id: Some(format!("order-{number}")),
+        key: Some(format!("customer-{}", number % args.keys)),
+        event: Some("order.placed".to_owned()),
+        payload: json!({ "order": number, "total": number % 97 }),
+        ..Line::default()
+    };
+    match &args.input {
+        Some(path) => input::read_keyed(path),
+        None => Ok((1..=args.messages).map(order).collect()),
+    }
 }

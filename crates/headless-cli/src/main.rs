@@ -1,17 +1,12 @@
 //! The `headless` command.
 
 mod bad_input;
-mod child;
 mod cli;
 mod demo;
 mod input;
-mod live;
 mod migrate;
-mod orders;
 mod progress;
 mod publish;
-mod report;
-mod sandbox;
 mod urls;
 
 use std::{
@@ -49,17 +44,20 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     let tokio = tokio::runtime::Runtime::new()?;
-    match command {
-        Command::Demo(args) => tokio.block_on(demo(&args)),
-        Command::DemoMember(args) => tokio.block_on(demo_member(&args)),
-        Command::Migrate(args) => tokio
-            .block_on(migrate::run(&args))
-            .map(|up_to_date| match up_to_date {
+    let code = tokio.block_on(async {
+        match command {
+            Command::Demo(args) => demo(&args).await,
+            Command::DemoMember(args) => demo_member(&args).await,
+            Command::Migrate(args) => migrate::run(&args).await.map(|up_to_date| match up_to_date {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::from(PENDING),
             }),
-        Command::Publish(args) => tokio.block_on(publish::run(&args)).map(|()| ExitCode::SUCCESS),
-    }
+            Command::Publish(args) => publish::run(&args).await.map(|()| ExitCode::SUCCESS),
+        }
+    });
+    // Without waiting for a read of standard input, which nothing can end.
+    tokio.shutdown_background();
+    code
 }
 
 async fn demo(args: &DemoArgs) -> Result<ExitCode> {

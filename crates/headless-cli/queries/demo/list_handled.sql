@@ -1,1 +1,1 @@
-select row_to_json(handled)::text from {schema}.handled order by position
+select row_to_json(handled) from {schema}.handled order by position

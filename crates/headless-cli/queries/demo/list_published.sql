@@ -1,1 +1,1 @@
-select row_to_json(published)::text from {schema}.published order by line
+select row_to_json(published) from {schema}.published order by line

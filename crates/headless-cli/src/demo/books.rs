@@ -1,21 +1,31 @@
 //! The demo's own rows, in the store that also holds outbox and inbox.
 
 use anyhow::{Context as _, Result};
-use headless::postgres::sqlx::{query, query_scalar};
+use headless::postgres::sqlx::{AssertSqlSafe, query, query_scalar, raw_sql};
 use headless::{AnyStore, Context, Event, HandlerResult, Memory, MessageId, Postgres, PublishExt, Runtime};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::Payload;
-use crate::{input::Line, sandbox};
+use super::member::Payload;
+use crate::input::Line;
 
 /// A statement, in the schema of this run.
 macro_rules! sql {
-    ($verb:literal, $postgres:expr) => {
-        sandbox::in_schema(
-            include_str!(concat!("../../queries/demo/", $verb, ".sql")),
-            &$postgres,
+    ($name:literal, $postgres:expr) => {
+        AssertSqlSafe(
+            include_str!(concat!("../../queries/demo/", $name, ".sql"))
+                .replace("{schema}", $postgres.config().schema.as_str()),
         )
     };
+}
+
+/// Makes room for the rows.
+pub(super) async fn open(store: &AnyStore) -> Result<()> {
+    if let Some(postgres) = store.typed::<Postgres>() {
+        raw_sql(sql!("create", postgres))
+            .execute(postgres.client())
+            .await?;
+    }
+    Ok(())
 }
 
 /// Publishes a line and writes its row, in one unit of work; neither where the row is there.
@@ -65,19 +75,8 @@ fn row(line: &str, key: Option<&str>, id: Option<&str>, message: MessageId) -> S
     json!({ "line": line, "key": key, "idempotency_key": id, "message": message }).to_string()
 }
 
-/// How many messages are handled, where that can be counted.
-pub(super) async fn count(store: &AnyStore) -> Result<u64> {
-    let Some(postgres) = store.typed::<Postgres>() else {
-        return Ok(0);
-    };
-    let count: i64 = query_scalar(sql!("count_handled", postgres))
-        .fetch_one(postgres.client())
-        .await?;
-    Ok(count.try_into()?)
-}
-
 /// The rows of published messages by line, and those of handled ones in the order in which they were written.
-pub(super) async fn rows(store: &AnyStore) -> Result<[Vec<String>; 2]> {
+pub(super) async fn rows(store: &AnyStore) -> Result<[Vec<Value>; 2]> {
     if let Some(postgres) = store.typed::<Postgres>() {
         let published = query_scalar(sql!("list_published", postgres));
         let handled = query_scalar(sql!("list_handled", postgres));
@@ -90,6 +89,7 @@ pub(super) async fn rows(store: &AnyStore) -> Result<[Vec<String>; 2]> {
     let memory = store
         .typed::<Memory>()
         .context("the demo runs on memory and PostgreSQL alone")?;
-    let text = |(_, row): (_, _)| String::from_utf8_lossy(&Vec::from(row)).into_owned();
-    Ok(["published", "handled"].map(|table| memory.rows(table).into_iter().map(text).collect()))
+    let row = |(_, row): (_, _)| Ok(serde_json::from_slice(&Vec::from(row))?);
+    let rows = |table| memory.rows(table).into_iter().map(row).collect::<Result<_>>();
+    Ok([rows("published")?, rows("handled")?])
 }

@@ -1,57 +1,71 @@
-//! A member of the group: in this process, or in one of its own.
+//! A member of the group.
 
-use std::{future, sync::Arc};
+use std::{future::Future, io, io::Write, process, time::Duration};
 
 use anyhow::Result;
-use headless::{Builder, Consumer, Context, HandlerResult, Headless, Ordered, Preset};
-use tokio::sync::watch;
+use headless::{Builder, Consumer, Environment, Event, Headless, Ordered, Preset, Spawner};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{LEASE, PATIENCE, Payload, books};
-use crate::{child, cli::Role, report::Told, sandbox::Sandbox};
+use super::{Place, books};
+use crate::cli::Role;
 
-/// Relays and handles, as its role is, until all is published (`published` has no sender) and settled.
-pub(super) async fn serve(
-    role: Role,
-    sandbox: Sandbox,
-    crashes: impl Fn() -> bool + Clone + Send + Sync + 'static,
-    mut published: watch::Receiver<()>,
-) -> Result<Told> {
-    let mut builder = builder(&sandbox).relays(role != Role::Consumer);
-    if role != Role::Relay {
-        let sandbox = Arc::new(sandbox);
-        let consumer = Consumer::group("demo")
-            .on(move |_: Payload, cx| handle(cx, sandbox.clone(), crashes.clone()))
-            .ordered_by_key()
-            .lease(LEASE)
-            .visibility(LEASE);
-        builder = builder.consumer(consumer);
-    }
-    let runtime = builder.start().await?;
-    child::ended(&mut published).await;
-    runtime.settled(PATIENCE).await?;
-    let dead = runtime.backlog().await?.dead;
-    let consumer = runtime.consumers().first().cloned();
-    runtime.shutdown(5 * LEASE).await?;
-    let stats = consumer.map(|consumer| consumer.stats()).unwrap_or_default();
-    Ok(Told::of(stats, dead))
+/// How long everything may take to settle once all is published.
+pub(super) const PATIENCE: Duration = Duration::from_mins(10);
+/// How long what a member holds is held without a word from it.
+pub(super) const LEASE: Duration = Duration::from_secs(2);
+/// What a process says of each message that it has handled.
+pub(super) const HANDLED: &str = "handled";
+
+/// The body of a message, whatever it is.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Payload(Value);
+
+impl Event for Payload {
+    const TOPIC: &'static str = "demo.events";
 }
 
-/// What all processes of the demo have in common.
-pub(super) fn builder(sandbox: &Sandbox) -> Builder {
+/// What all members have in common. Even their renewals run on the runtime of the caller, and stop with it.
+pub(super) fn builder(place: &Place) -> Builder {
+    let node = format!("demo-{}", process::id());
     Headless::builder("demo")
-        .any_store(&sandbox.store)
-        .any_transport(&sandbox.transport)
+        .environment(Environment::system(Spawner::current(), node))
+        .any_store(&place.store)
+        .any_transport(&place.transport)
         .topic::<Payload>(Ordered::partitions(16))
         .preset(Preset::Development)
         .relay_lease(LEASE)
 }
 
-async fn handle(cx: Context, sandbox: Arc<Sandbox>, crashes: impl Fn() -> bool + Send) -> HandlerResult {
-    books::handle(&sandbox.store, &cx).await?;
-    if crashes() {
-        // Gone at the worst moment: committed, and not acknowledged.
-        sandbox.sever();
-        future::pending::<()>().await;
+/// Relays and handles, as its role is, until all is published and settled. Says its figures then.
+pub(super) async fn serve(
+    role: Role,
+    place: Place,
+    handled: impl Fn(&Place) + Clone + Send + Sync + 'static,
+    published: impl Future<Output = ()>,
+) -> Result<Value> {
+    let mut builder = builder(&place).relays(role != Role::Consumer);
+    if role != Role::Relay {
+        let handle = move |_: Payload, cx| {
+            let (place, handled) = (place.clone(), handled.clone());
+            async move { books::handle(&place.store, &cx).await.map(|()| handled(&place)) }
+        };
+        let consumer = Consumer::group("demo").on(handle).ordered_by_key();
+        builder = builder.consumer(consumer.lease(LEASE).visibility(LEASE));
     }
-    Ok(())
+    let runtime = builder.start().await?;
+    published.await;
+    runtime.settled(PATIENCE).await?;
+    let dead = runtime.backlog().await?.dead;
+    let stats = runtime.consumers().first().map(|consumer| consumer.stats());
+    let stats = stats.unwrap_or_default();
+    runtime.shutdown(5 * LEASE).await?;
+    Ok(json!({ "redelivered": stats.redelivered, "retried": stats.retried, "dead": dead }))
+}
+
+/// Says of a process that a message is handled. It does not outlive who listens.
+pub(super) fn tell_parent(_: &Place) {
+    if writeln!(io::stdout(), "{HANDLED}").is_err() {
+        process::exit(1);
+    }
 }

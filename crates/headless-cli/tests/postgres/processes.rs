@@ -1,6 +1,7 @@
-//! Many processes on one database, which die and stall in the middle of their work.
-
-use std::time::Duration;
+//! Processes on one database, each of which is killed, or stopped for longer than its lease, in the middle of its work.
+//!
+//! It is stopped first, looked at, and let go on until it is where it is wanted: so what is done to it is known to have
+//! hit it there.
 
 use serde_json::Value;
 use sqlx::Row;
@@ -10,12 +11,14 @@ use crate::{
     world::{World, eventually},
 };
 
-const MESSAGES: i64 = 3_000;
-/// Longer than any lease of a process of the demo (2 s), and than the session of a member that says nothing.
-const PAST_ITS_LEASE: Duration = Duration::from_secs(6);
+const MESSAGES: i64 = 1_000;
 
-fn start(world: &World, role: &str) -> Process {
-    let (url, messages) = (world.url(), MESSAGES.to_string());
+/// A process; the one that something is to be done to has a name for its sessions on the server.
+fn start(world: &World, role: &str, is_target: bool) -> Process {
+    let (mut url, messages) = (world.url(), MESSAGES.to_string());
+    if is_target {
+        url = format!("{url}&application_name={}_target", world.schema());
+    }
     Process::start(&[
         "demo-member",
         "--role",
@@ -31,78 +34,257 @@ fn start(world: &World, role: &str) -> Process {
     ])
 }
 
-/// Waits until so many messages are published, and so many handled; not all of them yet, so that what is done next is
-/// done in the middle of the work.
-async fn reached(world: &World, published: i64, handled: i64) {
-    let what = format!("{published} published and {handled} handled messages");
-    let (_, handled) = eventually(&what, async || {
-        let counts = world.row(include_str!("sql/counts.sql")).await;
-        let counts: (i64, i64) = (counts.get("published"), counts.get("handled"));
-        (counts.0 >= published && counts.1 >= handled).then_some(counts)
-    })
-    .await;
-    assert!(handled < MESSAGES, "all was over before it could be disturbed");
-}
-
-#[tokio::test]
-async fn should_handle_everything_once_and_in_order_when_processes_are_killed_and_paused() {
+/// Runs a test where the tables are, and the group: what is sent to a topic without groups is kept for nobody.
+async fn run(test: impl AsyncFnOnce(&World)) {
     World::run(async |world| {
         Process::start(&["migrate", "--store", &world.url()])
             .end_well()
             .await;
         world.execute(include_str!("../../queries/demo/create.sql")).await;
-        // Declares the group: what is sent to a topic without groups is kept for nobody.
-        start(world, "consumer").end_well().await;
-        let [killed_producer, killed_relay, mut paused_relay] =
-            ["producer", "relay", "relay"].map(|role| start(world, role));
-        reached(world, MESSAGES / 10, 0).await;
-        killed_producer.kill();
-        let producer = start(world, "producer");
-        reached(world, MESSAGES / 5, 0).await;
-        killed_relay.kill();
-        let relay = start(world, "relay");
+        start(world, "consumer", false).end_well().await;
+        test(world).await;
+    })
+    .await;
+}
 
-        // Late, so that they have their hands full.
-        reached(world, MESSAGES / 2, 0).await;
-        let [killed_consumer, mut paused_consumer] = ["consumer"; 2].map(|role| start(world, role));
-        reached(world, MESSAGES / 2, 100).await;
-        killed_consumer.kill();
-        let consumer = start(world, "consumer");
+/// How many messages are published, wait in the outbox, and are handled.
+async fn counts(world: &World) -> [i64; 3] {
+    let row = world.row(include_str!("sql/counts.sql")).await;
+    ["published", "waiting", "handled"].map(|name| row.get(name))
+}
 
-        // They come back to work that was taken from them in the meantime.
-        reached(world, MESSAGES / 2, 200).await;
-        for process in [&paused_relay, &paused_consumer] {
-            process.signal("STOP");
+/// Stops the process where `look` finds it, and what it has sent is done.
+async fn stop_where<T>(
+    world: &World,
+    target: &mut Process,
+    what: &str,
+    look: impl AsyncFn(i64) -> Option<T>,
+) -> T {
+    let found = eventually(what, async || {
+        target.signal("STOP");
+        let sessions = world.row(include_str!("sql/target.sql")).await;
+        let found = match sessions.get("active") {
+            0_i64 => look(sessions.get("open")).await,
+            _ => None,
+        };
+        if found.is_none() {
+            target.signal("CONT");
         }
-        tokio::time::sleep(PAST_ITS_LEASE).await;
-        for process in [&paused_relay, &paused_consumer] {
-            process.signal("CONT");
-        }
-        for process in [&mut paused_relay, &mut paused_consumer] {
-            assert!(process.is_running(), "one died of its pause");
-        }
+        found
+    })
+    .await;
+    assert!(target.is_running(), "it died before anything was done to it");
+    found
+}
 
-        producer.end_well().await;
-        let mut redelivered = 0;
-        for process in [relay, paused_relay, consumer, paused_consumer] {
-            let told: Value = serde_json::from_str(process.end_well().await.trim()).unwrap();
-            redelivered += told["redelivered"].as_u64().unwrap();
-        }
-        assert_ne!(
-            redelivered, 0,
-            "neither the killed consumer nor the paused one held anything"
+/// Who holds rows of the outbox.
+async fn relays(world: &World) -> Vec<String> {
+    world.row(include_str!("sql/relays.sql")).await.get("holders")
+}
+
+/// A member of the group.
+struct Member {
+    id: String,
+    live: bool,
+    partitions: i64,
+    deliveries: i64,
+}
+
+/// The members that there are, or whose deliveries there are.
+async fn members(world: &World) -> Vec<Member> {
+    let rows = world.rows(include_str!("sql/members.sql")).await;
+    rows.iter()
+        .map(|row| Member {
+            id: row.get("id"),
+            live: row.get("live"),
+            partitions: row.get("partitions"),
+            deliveries: row.get("deliveries"),
+        })
+        .collect()
+}
+
+/// What it tells at its end, of itself.
+async fn told(process: Process) -> Value {
+    let said = process.end_well().await;
+    serde_json::from_str(said.lines().last().unwrap()).unwrap()
+}
+
+/// Publishes everything.
+async fn publish(world: &World) {
+    start(world, "producer", false).end_well().await;
+    assert_eq!(counts(world).await, [MESSAGES, MESSAGES, 0]);
+}
+
+/// Sends everything.
+async fn relay(world: &World) {
+    start(world, "relay", false).end_well().await;
+    assert_eq!(counts(world).await, [MESSAGES, 0, 0]);
+}
+
+async fn assert_all_is_well(world: &World) {
+    let figures = world.row(include_str!("sql/figures.sql")).await;
+    for (name, wanted) in [
+        ("published", MESSAGES),
+        ("handled", MESSAGES),
+        ("messages", MESSAGES),
+        ("idempotency_keys", MESSAGES),
+        ("strangers", 0),
+        ("overtaken", 0),
+    ] {
+        assert_eq!(figures.get::<i64, _>(name), wanted, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn should_publish_everything_once_when_a_producer_is_killed() {
+    run(async |world| {
+        let mut target = start(world, "producer", true);
+        let before = stop_where(
+            world,
+            &mut target,
+            "a producer amid its transactions",
+            async |open| {
+                let [published, ..] = counts(world).await;
+                (open > 0 && published > 0).then_some(published)
+            },
+        )
+        .await;
+        assert!(before < MESSAGES, "it was at its end");
+        target.kill();
+        eventually("the end of its transactions", async || {
+            let sessions = world.row(include_str!("sql/target.sql")).await;
+            (sessions.get::<i64, _>("open") == 0).then_some(())
+        })
+        .await;
+        // Nothing of what was open is there: a row and its message came together, or neither.
+        assert_eq!(counts(world).await, [before, before, 0]);
+
+        publish(world).await;
+        relay(world).await;
+        told(start(world, "consumer", false)).await;
+        assert_all_is_well(world).await;
+    })
+    .await;
+}
+
+/// Stops a relay that holds messages, with some sent and some to be sent, and says who it is.
+async fn stop_amid_relaying(world: &World, target: &mut Process) -> String {
+    stop_where(world, target, "a relay amid its work", async |_| {
+        let [_, waiting, _] = counts(world).await;
+        let holders = relays(world).await;
+        (waiting < MESSAGES).then(|| holders.into_iter().next()).flatten()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn should_send_everything_when_a_relay_is_killed() {
+    run(async |world| {
+        publish(world).await;
+        let mut target = start(world, "relay", true);
+        let owner = stop_amid_relaying(world, &mut target).await;
+        target.kill();
+        assert_eq!(relays(world).await, [owner], "what it held when it was killed");
+
+        relay(world).await;
+        told(start(world, "consumer", false)).await;
+        assert_all_is_well(world).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn should_send_everything_when_a_relay_is_stopped_past_its_lease() {
+    run(async |world| {
+        publish(world).await;
+        let mut target = start(world, "relay", true);
+        let owner = stop_amid_relaying(world, &mut target).await;
+        // Another one ends what it held, and sends it.
+        relay(world).await;
+        assert_eq!(relays(world).await, Vec::<String>::new(), "held by {owner}");
+
+        target.signal("CONT");
+        let ended = target.end().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        // It settles what is no longer its, and is told so.
+        let told_so = [
+            "leases of outbox rows ended",
+            "the claim took longer than its lease",
+        ];
+        assert!(
+            told_so.iter().any(|text| ended.stderr.contains(text)),
+            "it was not told: {}",
+            ended.stderr
         );
-        let figures = world.row(include_str!("sql/figures.sql")).await;
-        for (name, wanted) in [
-            ("published", MESSAGES),
-            ("handled", MESSAGES),
-            ("messages", MESSAGES),
-            ("idempotency_keys", MESSAGES),
-            ("strangers", 0),
-            ("overtaken", 0),
-        ] {
-            assert_eq!(figures.get::<i64, _>(name), wanted, "{name}");
-        }
+        told(start(world, "consumer", false)).await;
+        assert_all_is_well(world).await;
+    })
+    .await;
+}
+
+/// Stops the only consumer when it holds messages, with some handled and some to be handled, and says which member it is.
+async fn stop_amid_handling(world: &World, target: &mut Process) -> String {
+    stop_where(world, target, "a consumer amid its work", async |_| {
+        let [.., handled] = counts(world).await;
+        let member = members(world).await.pop()?;
+        (handled > 0 && handled < MESSAGES / 2 && member.deliveries > 0).then_some(member.id)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn should_handle_everything_once_when_a_consumer_is_killed() {
+    run(async |world| {
+        publish(world).await;
+        relay(world).await;
+        let mut target = start(world, "consumer", true);
+        let id = stop_amid_handling(world, &mut target).await;
+        target.kill();
+        let held = members(world).await.pop().unwrap();
+        assert!(
+            held.id == id && held.deliveries > 0,
+            "what it held when it was killed"
+        );
+
+        let told = told(start(world, "consumer", false)).await;
+        assert_ne!(told["redelivered"], 0, "what it held did not come again");
+        assert_all_is_well(world).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn should_handle_everything_once_when_a_consumer_is_stopped_past_its_lease() {
+    run(async |world| {
+        publish(world).await;
+        relay(world).await;
+        let mut target = start(world, "consumer", true);
+        let id = stop_amid_handling(world, &mut target).await;
+        let handled = counts(world).await[2];
+
+        let survivor = start(world, "consumer", false);
+        eventually(
+            "another member has taken everything from it, and goes on",
+            async || {
+                let members = members(world).await;
+                let took_all = members.iter().any(|m| m.live && m.id != id && m.partitions == 16);
+                let [.., now] = counts(world).await;
+                (took_all && members.iter().all(|m| m.id != id) && now > handled).then_some(())
+            },
+        )
+        .await;
+
+        // It settles what is no longer its. It is told so, since it joins anew with nothing in its hands.
+        target.signal("CONT");
+        eventually("it is a member again", async || {
+            let members = members(world).await;
+            members.iter().any(|m| m.live && m.id == id).then_some(())
+        })
+        .await;
+        assert!(target.is_running(), "it died of its pause");
+        let [survivor, _] = [told(survivor).await, told(target).await];
+        assert_ne!(survivor["redelivered"], 0, "what it held did not come again");
+        assert_all_is_well(world).await;
     })
     .await;
 }

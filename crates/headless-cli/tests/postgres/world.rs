@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use futures::FutureExt;
 use headless_harness::{Namespace, services};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgRow};
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// What must come, comes within this time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -90,10 +90,16 @@ impl World {
     }
 
     pub(crate) async fn row(&self, query: &str) -> PgRow {
+        let mut rows = self.rows(query).await;
+        assert_eq!(rows.len(), 1, "{query}");
+        rows.remove(0)
+    }
+
+    pub(crate) async fn rows(&self, query: &str) -> Vec<PgRow> {
         let mut conn = PgConnection::connect(&self.server).await.unwrap();
-        let row = sqlx::query(self.sql(query)).fetch_one(&mut conn).await.unwrap();
+        let rows = sqlx::query(self.sql(query)).fetch_all(&mut conn).await.unwrap();
         conn.close().await.unwrap();
-        row
+        rows
     }
 
     fn sql(&self, text: &str) -> AssertSqlSafe<String> {
@@ -104,11 +110,13 @@ impl World {
 /// Looks until there is something, in bounded time.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = async {
+        let mut steps = interval(STEP);
+        steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            steps.tick().await;
             if let Some(found) = look().await {
                 return found;
             }
-            sleep(STEP).await;
         }
     };
     let found = timeout(PATIENCE, looking).await;
