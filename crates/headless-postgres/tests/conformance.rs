@@ -1,12 +1,14 @@
 //! PostgreSQL against the conformance suites.
 
 mod fixture;
+#[path = "fixture/shared.rs"]
+mod shared;
 
 use std::process::ExitCode;
 
 use headless_harness::{Suites, run};
 
-use fixture::PostgresFixture;
+use shared::PostgresFixture;
 
 fn main() -> ExitCode {
     run(Suites::of("postgres")

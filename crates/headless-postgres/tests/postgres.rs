@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests against a real server")]
 
 mod fixture;
+#[path = "fixture/shared.rs"]
+mod shared;
 
 #[path = "postgres/bad_input.rs"]
 mod bad_input;

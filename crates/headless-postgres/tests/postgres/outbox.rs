@@ -14,7 +14,7 @@ use sqlx::{Connection, Row};
 use uuid::Uuid;
 
 use crate::{
-    fixture::PostgresFixture,
+    shared::PostgresFixture,
     world::{World, eventually, present},
 };
 

@@ -1,1 +1,0 @@
-drop database {database} with (force)

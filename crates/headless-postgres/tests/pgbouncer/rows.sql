@@ -1,1 +1,0 @@
-select key, value from case_rows order by key

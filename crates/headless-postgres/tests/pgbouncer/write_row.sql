@@ -1,1 +1,0 @@
-insert into case_rows (key, value) values ($1, $2)
