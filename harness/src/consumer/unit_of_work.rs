@@ -281,7 +281,8 @@ async fn should_have_succeeded_when_a_handler_fails_after_its_commit<F: Both>(cx
     let consumer = cx
         .consumer(FORM)
         .on(handler)
-        .timeout(Duration::from_millis(200))
+        // Long enough for a commit on a machine that is busy.
+        .timeout(Duration::from_secs(1))
         .retry(quick().inline(2));
     let process = cx.process("one", FORM).with(consumer).start().await?;
     let messages = cx.works(5, &[""]);
@@ -359,7 +360,7 @@ async fn should_ask_the_store_when_the_outcome_of_a_commit_is_unknown<F: Both>(c
 }
 
 async fn should_await_the_rollback_when_a_handler_drops_its_unit_of_work<F: Both>(cx: &Cx<F>) -> CaseResult {
-    let (log, slow) = (Log::new(cx), Duration::from_millis(600));
+    let (log, slow) = (Log::new(cx), Duration::from_millis(1_500));
     let began = Arc::new(Mutex::new(Vec::new()));
     let (rows, times, watch) = (log.clone(), began.clone(), Stopwatch::start());
     let handler = move |work: Work, cx: Context| {
@@ -384,7 +385,8 @@ async fn should_await_the_rollback_when_a_handler_drops_its_unit_of_work<F: Both
     let consumer = cx
         .consumer(FORM)
         .on(handler)
-        .timeout(Duration::from_millis(100))
+        // Shorter than the rollback, and long enough for a transaction to begin on a machine that is busy.
+        .timeout(Duration::from_millis(500))
         .retry(quick().inline(2));
     let pace = Pace {
         rollback: slow,
