@@ -34,13 +34,21 @@ fn start(world: &World, role: &str, is_target: bool) -> Process {
     ])
 }
 
-/// Runs a test where the tables are, and the group: what is sent to a topic without groups is kept for nobody.
-async fn run(test: impl AsyncFnOnce(&World)) {
+/// Runs a test where the tables are.
+async fn run_without_group(test: impl AsyncFnOnce(&World)) {
     World::run(async |world| {
         Process::start(&["migrate", "--store", &world.url()])
             .end_well()
             .await;
         world.execute(include_str!("../../queries/demo/create.sql")).await;
+        test(world).await;
+    })
+    .await;
+}
+
+/// Runs a test where the tables are, and the group: what is sent to a topic without groups is kept for nobody.
+async fn run(test: impl AsyncFnOnce(&World)) {
+    run_without_group(async |world| {
         start(world, "consumer", false).end_well().await;
         test(world).await;
     })
@@ -285,6 +293,19 @@ async fn should_handle_everything_once_when_a_consumer_is_stopped_past_its_lease
         let [survivor, _] = [told(survivor).await, told(target).await];
         assert_ne!(survivor["redelivered"], 0, "what it held did not come again");
         assert_all_is_well(world).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn should_warn_once_when_no_group_takes_what_is_sent() {
+    run_without_group(async |world| {
+        publish(world).await;
+        let ended = start(world, "relay", false).end().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        let warnings = ended.stderr.matches("no group takes this topic").count();
+        assert_eq!(warnings, 1, "{}", ended.stderr);
+        assert_eq!(counts(world).await, [MESSAGES, 0, 0]);
     })
     .await;
 }
