@@ -231,7 +231,31 @@ declare
     n integer;
 begin
     perform set_config('lock_timeout', wait::text, true);
-    if owners is null and target = 2 then
+    if owners is null and ks is null and target = 2 then
+        -- As a rule nobody has marked any of it: tried without looking for each id first.
+        begin
+            insert into {schema}.inbox (grp, id, topic, state, at)
+            select a.grp, a.id, a.topic, 2, clock_timestamp()
+            from unnest(grps, ids, topics, hashes) as a(grp, id, topic, hash)
+            where a.hash is null or (
+                select 1 from {schema}.inbox i
+                where i.grp = a.grp and i.key_hash = a.hash and i.state in (0, 1) and i.place is not null
+                limit 1
+            ) is null
+            order by a.id, a.grp;
+            get diagnostics made = row_count;
+            if made = cardinality(ids) then
+                return array_fill(-1::bigint, array[cardinality(ids)]);
+            end if;
+            raise exception using errcode = 'HL001';
+        exception
+            when lock_not_available or deadlock_detected then
+                waited := true;
+            when unique_violation or sqlstate 'HL001' then
+                null;
+        end;
+    end if;
+    if owners is null and target = 2 and not waited then
         begin
             with fresh as (
                 insert into {schema}.inbox (grp, id, topic, idempotency_key, state, at)
@@ -317,6 +341,35 @@ begin
         end;
     end loop;
     return answers;
+end $$;
+
+-- Marks one as processed, of which nothing is held and which has no idempotency key: the usual case, without arrays. What it
+-- cannot answer at once it leaves to the other.
+create function {schema}.inbox_mark_one(g text, m uuid, t text, hash bigint, wait integer) returns bigint
+    language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set lock_timeout = 0 as $$
+declare
+    -- It was waited for as long as allowed, when it is needed.
+    patience integer := wait;
+begin
+    perform set_config('lock_timeout', wait::text, true);
+    begin
+        insert into {schema}.inbox (grp, id, topic, state, at)
+        select g, m, t, 2, clock_timestamp()
+        where hash is null or (
+            select 1 from {schema}.inbox i
+            where i.grp = g and i.key_hash = hash and i.state in (0, 1) and i.place is not null
+            limit 1
+        ) is null;
+        if found then
+            return -1;
+        end if;
+    exception
+        when lock_not_available or deadlock_detected then
+            patience := least(wait, 10);
+        when unique_violation then
+            null;
+    end;
+    return ({schema}.inbox_mark(array[g], array[m], array[t], array[hash], null, null, null, 2::smallint, patience))[1];
 end $$;
 
 -- Admits one message; the caller has set a bound on waiting.

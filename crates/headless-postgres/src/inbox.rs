@@ -11,7 +11,7 @@ use headless_abstractions::{
     Admission, Arrival, AttemptUse, Claim, Epoch, Error, GroupName, Hold, InboxStore, Marked, MessageId,
     Owner, Result, Settled,
 };
-use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, Row, SqlSafeStr, SqlStr, postgres::PgRow};
 use uuid::Uuid;
 
 use self::{
@@ -33,6 +33,9 @@ statements! {
         admit: "inbox/admit",
         mark: "inbox/mark",
         mark_sent: "inbox/mark_sent",
+        prepare_marks: "inbox/prepare_marks",
+        execute_mark: "inbox/execute_mark",
+        execute_mark_one: "inbox/execute_mark_one",
         renew: "inbox/renew",
         release: "inbox/release",
         release_owner: "inbox/release_owner",
@@ -235,16 +238,32 @@ impl Shared {
         of_each(&answers, marks.len(), marked)
     }
 
-    /// Begins a transaction on this connection and marks in it, in one round trip.
+    /// The first BEGIN of a connection for units of work.
+    pub(crate) fn first_begin(&self) -> SqlStr {
+        let begin = self.statements.begin.get();
+        if !self.keeps_statements() {
+            return begin.into_sql_str();
+        }
+        let both = [&*begin.0, &*self.inbox.prepare_marks.get().0].join("\n;\n");
+        AssertSqlSafe(both).into_sql_str()
+    }
+
+    /// Begins a transaction on this connection and marks in it, in one round trip. The connection was begun on before, by
+    /// [`first_begin`](Self::first_begin).
     pub(crate) async fn begin_and_mark(
         &self,
         conn: &mut PgConnection,
         marks: &[(Arrival, Hold)],
     ) -> Result<Vec<Marked>> {
         let columns = Arrivals::with_holds(marks.iter().map(|(arrival, hold)| (arrival, *hold)));
-        let mark = columns
-            .put_into(&self.inbox.mark_sent.get().0)
-            .replace("{wait}", &self.long_wait().to_string());
+        let wait = self.long_wait();
+        let mark = if !self.keeps_statements() {
+            columns.put_into(&self.inbox.mark_sent.get().0, wait)
+        } else if columns.is_one_alone() {
+            columns.put_first_into(&self.inbox.execute_mark_one.get().0, wait)
+        } else {
+            columns.put_into(&self.inbox.execute_mark.get().0, wait)
+        };
         let both = [&*self.statements.begin.get().0, &mark].join("\n;\n");
         let rows = sqlx::raw_sql(AssertSqlSafe(both))
             .fetch_all(conn)

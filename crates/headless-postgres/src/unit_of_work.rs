@@ -7,9 +7,7 @@ use headless_abstractions::{
     Appended, Arrival, Error, ErrorKind, Hold, Marked, Message, OwnedTx, Result, StoreId, StoreTx,
     UnitOfWorkStore,
 };
-use sqlx::{
-    Connection, Executor, PgConnection, Postgres as Pg, SqlSafeStr, Transaction, pool::PoolConnection,
-};
+use sqlx::{Connection, Executor, PgConnection, Postgres as Pg, Transaction, pool::PoolConnection};
 
 use crate::{
     Postgres,
@@ -60,7 +58,7 @@ impl PostgresTx {
         if tx.conn.is_in_transaction() {
             tx.conn.execute(sqlx::raw_sql(begin)).await.map_err(fault)?;
         } else {
-            let begun = Transaction::<Pg>::begin(&mut *tx.conn, Some(begin.into_sql_str()))
+            let begun = Transaction::<Pg>::begin(&mut *tx.conn, Some(tx.shared.first_begin()))
                 .await
                 .map_err(fault)?;
             // Its end is ours to send.
@@ -143,9 +141,14 @@ impl StoreTx for PostgresTx {
         self.doomed = Some("mark_processed");
         let shared = self.shared.clone();
         let marked = if std::mem::take(&mut self.begins_with_mark) {
-            shared
+            let begun = shared
                 .call("mark_processed", shared.begin_and_mark(&mut self.conn, marks))
-                .await?
+                .await;
+            if begun.is_err() {
+                // The application may have thrown away what was prepared on this connection.
+                self.conn.close_on_drop();
+            }
+            begun?
         } else {
             shared
                 .call("mark_processed", shared.mark_in(&mut self.conn, marks))

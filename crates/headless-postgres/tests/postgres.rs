@@ -12,6 +12,8 @@ mod bad_input;
 mod idle;
 #[path = "postgres/interleavings.rs"]
 mod interleavings;
+#[path = "postgres/mark.rs"]
+mod mark;
 #[path = "postgres/migrations.rs"]
 mod migrations;
 #[path = "postgres/outbox.rs"]

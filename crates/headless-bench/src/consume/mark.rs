@@ -53,7 +53,7 @@ async fn handle(postgres: &Postgres, group: &GroupName, batch: &[Message], effec
         .iter()
         .map(|message| (Arrival::of(group, message, true), Hold::Absent))
         .collect();
-    let mut tx = postgres.begin().await?;
+    let mut tx = postgres.begin_to_mark().await?;
     let marked = tx.mark_processed(&marks).await?;
     ensure!(
         marked.iter().all(|marked| *marked == Marked::Now),

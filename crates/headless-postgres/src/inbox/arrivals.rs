@@ -5,6 +5,7 @@ use std::fmt::Display;
 use headless_abstractions::{Arrival, Claim, Epoch, Hold, IdempotencyKey, Owner};
 use uuid::Uuid;
 
+use super::answer::Target;
 use crate::row::key_hash;
 
 /// Many arrivals with what is held of them. A column of nothing but null is null itself, which the server takes for a sign
@@ -51,62 +52,100 @@ impl<'a> Arrivals<'a> {
         columns
     }
 
-    /// This statement with each column put in where its name stands, as the hexadecimal digits of an array's literal: what
-    /// may stand in any text, so that nothing of a message becomes a part of the statement.
-    pub(crate) fn put_into(&self, statement: &str) -> String {
-        fn all<T>(column: &[T]) -> impl Iterator<Item = Option<&T>> {
-            column.iter().map(Some)
+    /// Whether this is a single arrival without a hold and without an idempotency key.
+    pub(crate) fn is_one_alone(&self) -> bool {
+        self.ids.len() == 1 && self.owners.is_none() && self.idempotency_keys.is_none()
+    }
+
+    /// This statement to mark as processed, with the literals of the columns and of the wait put in.
+    pub(crate) fn put_into(&self, statement: &str, wait: i32) -> String {
+        fn all<T: Display>(column: &[T]) -> String {
+            array(column.iter().map(Some))
         }
-        fn some<T>(column: Option<&Vec<Option<T>>>) -> Option<impl Iterator<Item = Option<&T>>> {
-            column.map(|column| column.iter().map(Option::as_ref))
+        fn some<T: Display>(column: Option<&Vec<Option<T>>>) -> String {
+            column.map_or_else(
+                || NULL.to_owned(),
+                |column| array(column.iter().map(Option::as_ref)),
+            )
         }
-        [
-            ("{groups}", Some(hex(all(&self.groups)))),
-            ("{ids}", Some(hex(all(&self.ids)))),
-            ("{topics}", Some(hex(all(&self.topics)))),
-            ("{key_hashes}", some(self.key_hashes.as_ref()).map(hex)),
-            (
-                "{idempotency_keys}",
-                some(self.idempotency_keys.as_ref()).map(hex),
-            ),
-            ("{owners}", some(self.owners.as_ref()).map(hex)),
-            ("{epochs}", some(self.epochs.as_ref()).map(hex)),
-        ]
-        .into_iter()
-        .fold(statement.to_owned(), |statement, (name, digits)| {
-            statement.replace(name, &digits.unwrap_or_default())
-        })
+        let arguments = [
+            all(&self.groups),
+            all(&self.ids),
+            all(&self.topics),
+            some(self.key_hashes.as_ref()),
+            some(self.idempotency_keys.as_ref()),
+            some(self.owners.as_ref()),
+            some(self.epochs.as_ref()),
+            literal(Target::Processed as i16),
+            literal(wait),
+        ];
+        put(&arguments, statement)
+    }
+
+    /// As [`put_into`](Self::put_into), of the first arrival alone.
+    pub(crate) fn put_first_into(&self, statement: &str, wait: i32) -> String {
+        fn first<T: Display>(column: &[T]) -> String {
+            column.first().map_or_else(|| NULL.to_owned(), literal)
+        }
+        let hash = self.key_hashes.iter().flatten().next().copied().flatten();
+        let arguments = [
+            first(&self.groups),
+            first(&self.ids),
+            first(&self.topics),
+            hash.map_or_else(|| NULL.to_owned(), literal),
+            literal(wait),
+        ];
+        put(&arguments, statement)
     }
 }
 
-/// The literal of an array (PostgreSQL manual, 8.15.2) in hexadecimal digits.
-fn hex<T: Display>(items: impl Iterator<Item = Option<T>>) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut literal = "{".to_owned();
+/// What stands for the arguments in a statement that takes no parameters.
+const ARGUMENTS: &str = "'{arguments}'";
+
+const NULL: &str = "null";
+
+/// The statement with these arguments, put in at once: what one of them contains is never looked at again.
+fn put(arguments: &[String], statement: &str) -> String {
+    statement.replacen(ARGUMENTS, &arguments.join(", "), 1)
+}
+
+/// The literal of a value, whatever it contains (PostgreSQL manual, 4.1.2.2: strings with C-style escapes, which mean the same
+/// under every setting of the server).
+fn literal(value: impl Display) -> String {
+    let mut literal = "e'".to_owned();
+    for character in value.to_string().chars() {
+        if matches!(character, '\'' | '\\') {
+            literal.push('\\');
+        }
+        literal.push(character);
+    }
+    literal.push('\'');
+    literal
+}
+
+/// The literal of an array (PostgreSQL manual, 8.15.2).
+fn array<T: Display>(items: impl Iterator<Item = Option<T>>) -> String {
+    let mut text = "{".to_owned();
     for (n, item) in items.enumerate() {
         if n > 0 {
-            literal.push(',');
+            text.push(',');
         }
         match item {
             Some(item) => {
-                literal.push('"');
+                text.push('"');
                 for character in item.to_string().chars() {
                     if matches!(character, '"' | '\\') {
-                        literal.push('\\');
+                        text.push('\\');
                     }
-                    literal.push(character);
+                    text.push(character);
                 }
-                literal.push('"');
+                text.push('"');
             }
-            None => literal.push_str("null"),
+            None => text.push_str(NULL),
         }
     }
-    literal.push('}');
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
-    literal
-        .bytes()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte)])
-        .collect()
+    text.push('}');
+    literal(text)
 }
 
 fn unless_empty<T>(column: Vec<Option<T>>) -> Option<Vec<Option<T>>> {
@@ -136,16 +175,19 @@ mod tests {
 
     #[test]
     fn should_write_the_literal_of_an_array_when_texts_are_odd() {
-        let literal = |items: &[Option<&str>]| {
-            let digits = hex(items.iter().copied());
-            let bytes: Vec<u8> = (0..digits.len())
-                .step_by(2)
-                .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
-                .collect();
-            String::from_utf8(bytes).unwrap()
-        };
-        assert_eq!(literal(&[]), "{}");
-        assert_eq!(literal(&[None, Some("")]), r#"{null,""}"#);
-        assert_eq!(literal(&[Some(r#"a"b\c,{d}'東"#)]), r#"{"a\"b\\c,{d}'東"}"#);
+        let literal = |items: &[Option<&str>]| array(items.iter().copied());
+        assert_eq!(literal(&[]), "e'{}'");
+        assert_eq!(literal(&[None, Some("")]), r#"e'{null,""}'"#);
+        assert_eq!(
+            literal(&[Some(r#"a"b\c,{d}'東"#)]),
+            r#"e'{"a\\"b\\\\c,{d}\'東"}'"#
+        );
+    }
+
+    #[test]
+    fn should_put_arguments_in_once_when_one_looks_like_their_place() {
+        let arguments = [literal("'{arguments}'"), literal(7)];
+        let statement = put(&arguments, "select f('{arguments}')");
+        assert_eq!(statement, r"select f(e'\'{arguments}\'', e'7')");
     }
 }
