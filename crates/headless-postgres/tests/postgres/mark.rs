@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use headless_abstractions::{
     Arrival, GroupName, Hold, InboxState, InboxStore, Marked, Message, MessageId, OwnedTx, StoreTx,
     TopicName, UnitOfWorkStore,
@@ -17,7 +17,7 @@ fn mark(n: u128) -> [(Arrival, Hold); 1] {
     let group = GroupName::parse("billing").unwrap();
     let topic = TopicName::parse("orders").unwrap();
     let id = MessageId::from_uuid(Uuid::from_u128(n));
-    let message = Message::new(id, topic, Utc::now(), Bytes::new());
+    let message = Message::new(id, topic, DateTime::<Utc>::UNIX_EPOCH, Bytes::new());
     [(Arrival::of(&group, &message, true), Hold::Absent)]
 }
 
