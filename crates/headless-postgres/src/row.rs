@@ -21,7 +21,6 @@ pub(crate) struct Columns<'a> {
     pub(crate) ids: Vec<Uuid>,
     pub(crate) topics: Vec<&'a str>,
     pub(crate) keys: Vec<Option<&'a str>>,
-    pub(crate) key_hashes: Vec<Option<i64>>,
     pub(crate) occurred_at: Vec<DateTime<Utc>>,
     pub(crate) content_types: Vec<Option<&'a str>>,
     pub(crate) headers: Vec<Option<String>>,
@@ -46,12 +45,9 @@ impl<'a> Columns<'a> {
     }
 
     fn push(&mut self, message: &'a Message) -> Result<()> {
-        let key = message.key.as_ref().map(PartitionKey::as_str);
         self.ids.push(message.id.as_uuid());
         self.topics.push(message.topic.as_str());
-        self.keys.push(key);
-        self.key_hashes
-            .push(key.map(|key| key_hash(message.topic.as_str(), key)));
+        self.keys.push(message.key.as_ref().map(PartitionKey::as_str));
         self.occurred_at.push(message.occurred_at);
         self.content_types
             .push(message.content_type.as_ref().map(|of| of.as_str()));
@@ -59,6 +55,11 @@ impl<'a> Columns<'a> {
         self.payloads.push(&message.payload);
         Ok(())
     }
+}
+
+/// This column, or null where it holds nothing but null: that is shorter on its way, and the server pads it.
+pub(crate) fn unless_empty<T>(column: &[Option<T>]) -> Option<&[Option<T>]> {
+    column.iter().any(Option::is_some).then_some(column)
 }
 
 /// The rest of the envelope, and the user's headers. No name is there twice: those of the envelope are refused elsewhere.

@@ -6,7 +6,12 @@ use headless_abstractions::{Appended, Error, Message, Result};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{error::fault, postgres::Shared, row::Columns, span::micros};
+use crate::{
+    error::fault,
+    postgres::Shared,
+    row::{Columns, key_hash, unless_empty},
+    span::micros,
+};
 
 /// How many messages are worth a subtransaction: with one in each of many small batches, a transaction would have more of
 /// them than the server keeps at hand (64).
@@ -41,7 +46,7 @@ async fn append_one(
         .bind(columns.ids.first())
         .bind(columns.topics.first())
         .bind(columns.keys.first().copied().flatten())
-        .bind(columns.key_hashes.first().copied().flatten())
+        .bind(hash(message))
         .bind(columns.occurred_at.first())
         .bind(columns.content_types.first().copied().flatten())
         .bind(columns.headers.first().and_then(Option::as_ref))
@@ -71,22 +76,19 @@ async fn append_many(
         .iter()
         .any(|priority| *priority != 0)
         .then_some(priorities);
-    let delays = delays.iter().any(Option::is_some).then_some(delays);
-    let keyed = columns.keys.iter().any(Option::is_some);
-    let content_types = &columns.content_types;
-    let content_types = content_types.iter().any(Option::is_some).then_some(content_types);
+    let key_hashes: Vec<Option<i64>> = messages.iter().map(hash).collect();
     let ascending = messages.len() >= WORTH_A_TRY && columns.ids.is_sorted_by(|one, next| one < next);
     let stored: Option<Vec<Uuid>> = sqlx::query_scalar(shared.outbox.append.get())
         .bind(&columns.ids)
         .bind(&columns.topics)
-        .bind(keyed.then_some(&columns.keys))
-        .bind(keyed.then_some(&columns.key_hashes))
+        .bind(unless_empty(&columns.keys))
+        .bind(unless_empty(&key_hashes))
         .bind(&columns.occurred_at)
-        .bind(content_types)
+        .bind(unless_empty(&columns.content_types))
         .bind(&columns.headers)
         .bind(&columns.payloads)
         .bind(priorities)
-        .bind(delays)
+        .bind(unless_empty(delays))
         .bind(ascending)
         .fetch_one(conn)
         .await
@@ -109,6 +111,11 @@ fn answers(ids: &[Uuid], stored: Option<Vec<Uuid>>) -> Vec<Appended> {
             }
         })
         .collect()
+}
+
+fn hash(message: &Message) -> Option<i64> {
+    let key = message.key.as_ref()?;
+    Some(key_hash(message.topic.as_str(), key.as_str()))
 }
 
 /// The message's delay in microseconds.

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::{NAME, fault},
     postgres::Shared,
-    row::Columns,
+    row::{Columns, unless_empty},
     span::micros,
     wake::Signal,
 };
@@ -207,12 +207,12 @@ impl<'a> Sending<'a> {
                     .bind(&rows.rank)
                     .bind(&rows.delay)
                     .bind(&rows.columns.ids)
-                    .bind(&rows.columns.keys)
+                    .bind(unless_empty(&rows.columns.keys))
                     .bind(&rows.columns.occurred_at)
-                    .bind(&rows.columns.content_types)
+                    .bind(unless_empty(&rows.columns.content_types))
                     .bind(&rows.columns.headers)
                     .bind(&rows.columns.payloads)
-                    .bind(&rows.expires_at)
+                    .bind(unless_empty(&rows.expires_at))
                     .fetch_all(&mut *session)
                     .await
                     .map_err(fault)?;
