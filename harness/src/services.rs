@@ -17,6 +17,9 @@ use crate::Unavailable;
 
 #[cfg(unix)]
 mod private;
+mod rabbitmq;
+
+pub use rabbitmq::rabbitmq_version;
 
 #[cfg(unix)]
 pub use private::{

@@ -1,0 +1,219 @@
+//! Connections: one that publishes and one that consumes, so that a server which holds publishers back for want of
+//! memory still takes acknowledgements.
+//!
+//! A connection that was lost is made anew by the next call that needs one, once for each call: when to call again is
+//! decided by the caller.
+
+use std::{
+    fmt, fs, io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use headless_abstractions::{Error, Result};
+use lapin::{
+    Channel, Connection, ConnectionProperties,
+    options::{ConfirmSelectOptions, QueueDeclareOptions},
+    tcp::{OwnedIdentity, OwnedTLSConfig},
+    uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo},
+};
+use tokio::time::timeout;
+
+use crate::{
+    RabbitMqConfig,
+    channel::Chan,
+    error::{NAME, fault, overdue},
+};
+
+/// The reply code of a good-bye.
+const BYE: u16 = 200;
+
+/// A connection's place: empty at first and when the connection was lost.
+pub(crate) struct Link {
+    purpose: &'static str,
+    live: tokio::sync::Mutex<Option<Arc<Live>>>,
+}
+
+/// A connection.
+pub(crate) struct Live {
+    connection: Connection,
+    /// Channels in confirm mode that no send is using.
+    spare: Mutex<Vec<Chan>>,
+    /// The channel for what members say to each other.
+    talk: tokio::sync::Mutex<Option<Chan>>,
+}
+
+impl Link {
+    pub(crate) fn new(purpose: &'static str) -> Self {
+        Self {
+            purpose,
+            live: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The connection, made anew when there is none. Callers that come meanwhile wait for the same one.
+    pub(crate) async fn live(&self, config: &RabbitMqConfig) -> Result<Arc<Live>> {
+        let mut place = self.live.lock().await;
+        if let Some(live) = place.as_ref().filter(|live| live.is_up()) {
+            return Ok(live.clone());
+        }
+        *place = None;
+        let live = Arc::new(Live {
+            connection: connect(config, self.purpose).await?,
+            spare: Mutex::default(),
+            talk: tokio::sync::Mutex::default(),
+        });
+        *place = Some(live.clone());
+        Ok(live)
+    }
+
+    /// Says good-bye, within the call's time-out.
+    pub(crate) async fn close(&self, config: &RabbitMqConfig) -> Result<()> {
+        let live = self.live.lock().await.take();
+        let Some(live) = live.filter(|live| live.is_up()) else {
+            return Ok(());
+        };
+        let closed = timeout(config.call_timeout, live.connection.close(BYE, "bye".into()))
+            .await
+            .map_err(|_elapsed| overdue("close", "call_timeout"))?;
+        match closed.map_err(fault) {
+            // What broke while it was being closed is closed.
+            Err(error) if !live.is_closing() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Live {
+    pub(crate) fn is_up(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    fn is_closing(&self) -> bool {
+        let status = self.connection.status();
+        status.closing() || status.closed() || status.errored()
+    }
+
+    /// Whether the server holds publishers back.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.connection.status().blocked()
+    }
+
+    /// A channel of the client's, as it is.
+    pub(crate) async fn raw_channel(&self) -> Result<Channel> {
+        self.connection.create_channel().await.map_err(fault)
+    }
+
+    pub(crate) async fn channel(&self) -> Result<Chan> {
+        self.raw_channel().await.map(Chan::new)
+    }
+
+    /// A channel in confirm mode, for one send alone: the client attributes a returned message to any confirm that comes
+    /// next on its channel, so that only who has the channel for itself can tell whose it was.
+    pub(crate) async fn publisher(&self) -> Result<Chan> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(channel) = spare.filter(|channel| channel.status().connected()) {
+            return Ok(channel);
+        }
+        let channel = self.channel().await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .map_err(fault)?;
+        Ok(channel)
+    }
+
+    /// Takes back a channel on which every message is confirmed.
+    pub(crate) fn give_back(&self, channel: Chan) {
+        self.spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(channel);
+    }
+
+    /// The channel for what members say to each other.
+    pub(crate) async fn talker(&self) -> Result<Chan> {
+        let mut talk = self.talk.lock().await;
+        if let Some(channel) = talk.as_ref().filter(|channel| channel.status().connected()) {
+            return Ok(channel.clone());
+        }
+        let channel = self.channel().await?;
+        *talk = Some(channel.clone());
+        Ok(channel)
+    }
+}
+
+/// The options that only ask whether a queue is there.
+pub(crate) fn passive() -> QueueDeclareOptions {
+    QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    }
+}
+
+async fn connect(config: &RabbitMqConfig, purpose: &str) -> Result<Connection> {
+    let server = &config.server;
+    let uri = AMQPUri {
+        scheme: if server.is_tls {
+            AMQPScheme::AMQPS
+        } else {
+            AMQPScheme::AMQP
+        },
+        authority: AMQPAuthority {
+            userinfo: AMQPUserInfo {
+                username: server.user.clone(),
+                password: server.password.clone(),
+            },
+            host: server.host.clone(),
+            port: server.port,
+        },
+        vhost: server.vhost.clone(),
+        query: AMQPQueryString {
+            heartbeat: u16::try_from(config.heartbeat.as_secs()).ok(),
+            ..AMQPQueryString::default()
+        },
+    };
+    let name = format!("headless {} {purpose}", config.namespace);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let runtime = lapin::runtime::default_runtime().map_err(fault)?;
+    let connecting = Connection::connect_uri_with_config(uri, properties, tls(config)?, runtime);
+    timeout(config.connect_timeout, connecting)
+        .await
+        .map_err(|_elapsed| overdue("connect", "connect_timeout"))?
+        .map_err(fault)
+        .map_err(|error| error.with_operation("connect").with_resource(config.endpoint()))
+}
+
+fn tls(config: &RabbitMqConfig) -> Result<OwnedTLSConfig> {
+    let cert_chain = match &config.ca_file {
+        None => None,
+        Some(file) => Some(
+            String::from_utf8(read("ca_file", file)?)
+                .map_err(|error| Error::invalid("ca_file is not PEM").with_source(error))?,
+        ),
+    };
+    let identity = match (&config.cert_file, &config.key_file) {
+        (Some(cert), Some(key)) => Some(OwnedIdentity::PKCS8 {
+            pem: read("cert_file", cert)?,
+            key: read("key_file", key)?,
+        }),
+        _ => None,
+    };
+    Ok(OwnedTLSConfig { identity, cert_chain })
+}
+
+fn read(setting: &str, file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).map_err(|error: io::Error| {
+        Error::invalid(format!("{setting} {} cannot be read", file.display()))
+            .with_provider(NAME)
+            .with_source(error)
+    })
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("purpose", &self.purpose)
+            .finish_non_exhaustive()
+    }
+}

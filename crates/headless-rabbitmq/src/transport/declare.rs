@@ -1,0 +1,276 @@
+//! Making topics and groups exist.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use headless_abstractions::{
+    Error, ErrorKind, GroupName, Partition, Result, StartFrom, TopicName, TopicOrder, Topology,
+};
+use lapin::{
+    ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+use super::{runtime_ended, unknown_topic};
+use crate::{
+    channel::Chan,
+    connection::{Live, passive},
+    error::fault,
+    rabbitmq::Shared,
+    registry::{Known, KnownTopic},
+};
+
+pub(super) async fn declare(shared: &Arc<Shared>, topology: &Topology) -> Result<()> {
+    refuse_unsupported(topology)?;
+    // In a task of its own: a caller that gives up half-way leaves nothing locked.
+    let (task, topology) = (shared.clone(), topology.clone());
+    let declared = shared.tasks.spawn(async move {
+        let made = make(&task, &topology);
+        task.guarded("declare", made).await
+    });
+    declared.await.map_err(|_ended| runtime_ended("declare"))?
+}
+
+async fn make(shared: &Shared, topology: &Topology) -> Result<()> {
+    if topology.topics.is_empty() && topology.groups.is_empty() {
+        return Ok(());
+    }
+    let namespace = &shared.config.namespace;
+    let live = shared.publish.live(&shared.config).await?;
+    let mut edit = shared
+        .registry
+        .edit(&live, namespace.registry(), namespace.lock())
+        .await?;
+    let made = async {
+        let after = merged(edit.known().clone(), topology)?;
+        // Written before it is made: what is written and missing is made by the next declaration, what is there and not
+        // written would gather messages for ever.
+        edit.write(after).await?;
+        Making::begin(shared, &live)
+            .await?
+            .all(edit.known(), topology)
+            .await
+    };
+    let made = made.await;
+    let ended = edit.end().await;
+    made.and(ended)
+}
+
+fn refuse_unsupported(topology: &Topology) -> Result<()> {
+    for spec in &topology.groups {
+        let (group, topic) = (&spec.group, &spec.topic);
+        if spec.start == StartFrom::Oldest {
+            return Err(Error::unsupported(
+                "replay_from_start is off: a queue keeps nothing that its group is done with; let the group start from now",
+            )
+            .with_resource(format!("group {group} of topic {topic}")));
+        }
+        if spec.per_instance {
+            return Err(Error::unsupported(
+                "per_instance_groups is off: give each process a lasting group of its own, and remove it when it goes",
+            )
+            .with_resource(format!("group {group} of topic {topic}")));
+        }
+    }
+    Ok(())
+}
+
+/// What is there once this is made as well; refuses a request as a whole.
+fn merged(mut known: Known, topology: &Topology) -> Result<Known> {
+    let mut named: BTreeMap<&TopicName, TopicOrder> = BTreeMap::new();
+    for spec in &topology.topics {
+        let first = *named.entry(&spec.name).or_insert(spec.order);
+        let there = match known.topic(&spec.name) {
+            Some(topic) => topic.order()?,
+            None => first,
+        };
+        if there != spec.order {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "the topic is {} and was declared as {}; to change it, run `headless topics repartition`",
+                    describe(there),
+                    describe(spec.order),
+                ),
+            )
+            .with_resource(format!("topic {}", spec.name)));
+        }
+    }
+    for spec in &topology.groups {
+        if !named.contains_key(&spec.topic) && known.topic(&spec.topic).is_none() {
+            return Err(unknown_topic(&spec.topic));
+        }
+    }
+    for spec in &topology.topics {
+        known.add_topic(&spec.name, KnownTopic::new(spec.order, spec.required));
+    }
+    for spec in &topology.groups {
+        known.add_group(&spec.group, &spec.topic);
+    }
+    Ok(known)
+}
+
+fn describe(order: TopicOrder) -> String {
+    match order.partitions() {
+        None => "unordered".to_owned(),
+        Some(count) => format!("ordered with {} partitions", count.get()),
+    }
+}
+
+/// Exchanges and queues in the making.
+struct Making<'a> {
+    shared: &'a Shared,
+    live: &'a Live,
+    channel: Chan,
+}
+
+impl<'a> Making<'a> {
+    async fn begin(shared: &'a Shared, live: &'a Live) -> Result<Self> {
+        let channel = live.channel().await?;
+        Ok(Self {
+            shared,
+            live,
+            channel,
+        })
+    }
+
+    /// Makes everything that the request names. What is there stays as it is, also if it had been deleted in between.
+    async fn all(mut self, known: &Known, topology: &Topology) -> Result<()> {
+        for spec in &topology.topics {
+            self.topic(&spec.name, spec.order).await?;
+        }
+        for spec in &topology.groups {
+            let topic = known
+                .topic(&spec.topic)
+                .ok_or_else(|| unknown_topic(&spec.topic))?;
+            let order = topic.order()?;
+            self.topic(&spec.topic, order).await?;
+            self.group(&spec.group).await?;
+            match order.partitions() {
+                None => self.shared_queue(&spec.group, &spec.topic).await?,
+                Some(partitions) => {
+                    for partition in partitions.iter() {
+                        self.partition(&spec.group, &spec.topic, partition).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn topic(&mut self, topic: &TopicName, order: TopicOrder) -> Result<()> {
+        let kind = if order.is_ordered() {
+            ExchangeKind::Direct
+        } else {
+            ExchangeKind::Fanout
+        };
+        self.exchange(self.shared.config.namespace.exchange(topic), kind)
+            .await
+    }
+
+    async fn group(&mut self, group: &GroupName) -> Result<()> {
+        let namespace = self.shared.config.namespace.clone();
+        self.exchange(namespace.talk(), ExchangeKind::Direct).await?;
+        self.queue(namespace.members(group), &[("x-queue-type", "classic")], &[])
+            .await?;
+        self.queue(namespace.dead(group), &[("x-queue-type", "quorum")], &[])
+            .await
+    }
+
+    async fn shared_queue(&mut self, group: &GroupName, topic: &TopicName) -> Result<()> {
+        let namespace = &self.shared.config.namespace;
+        let (queue, exchange, dead) = (
+            namespace.queue(group, topic, None),
+            namespace.exchange(topic),
+            namespace.dead(group),
+        );
+        let limit = i32::try_from(self.shared.config.delivery_limit.get()).unwrap_or(i32::MAX);
+        let texts = [
+            ("x-queue-type", "quorum"),
+            ("x-dead-letter-exchange", ""),
+            ("x-dead-letter-routing-key", dead.as_str()),
+            // What is over the limit is not dropped before the dead queue has it, which asks for the second of these.
+            ("x-dead-letter-strategy", "at-least-once"),
+            ("x-overflow", "reject-publish"),
+        ];
+        self.queue(
+            queue.clone(),
+            &texts,
+            &[("x-delivery-limit", AMQPValue::LongInt(limit))],
+        )
+        .await?;
+        self.bind(queue, exchange, "".into()).await
+    }
+
+    async fn partition(&mut self, group: &GroupName, topic: &TopicName, partition: Partition) -> Result<()> {
+        let namespace = &self.shared.config.namespace;
+        let (queue, exchange) = (
+            namespace.queue(group, topic, Some(partition)),
+            namespace.exchange(topic),
+        );
+        // A classic queue gives back in place what a member leaves unsettled; a quorum queue does not.
+        let single = [("x-single-active-consumer", AMQPValue::Boolean(true))];
+        self.queue(queue.clone(), &[("x-queue-type", "classic")], &single)
+            .await?;
+        self.bind(queue, exchange, partition.to_string().into()).await
+    }
+
+    async fn exchange(&mut self, name: ShortString, kind: ExchangeKind) -> Result<()> {
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        self.channel
+            .exchange_declare(name, kind, options, FieldTable::default())
+            .await
+            .map_err(fault)
+    }
+
+    async fn queue(
+        &mut self,
+        name: ShortString,
+        texts: &[(&str, &str)],
+        others: &[(&str, AMQPValue)],
+    ) -> Result<()> {
+        let mut arguments = FieldTable::default();
+        for (key, text) in texts {
+            arguments.insert((*key).into(), AMQPValue::LongString((*text).into()));
+        }
+        for (key, value) in others {
+            arguments.insert((*key).into(), value.clone());
+        }
+        let options = QueueDeclareOptions {
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        let made = self.channel.queue_declare(name.clone(), options, arguments).await;
+        match made.map_err(fault) {
+            Ok(_) => Ok(()),
+            // The limit is fixed when the queue is made: another one in the settings is no reason to stop working.
+            Err(error)
+                if error.kind() == ErrorKind::Conflict && error.message().contains("x-delivery-limit") =>
+            {
+                self.channel = self.live.channel().await?;
+                self.channel
+                    .queue_declare(name, passive(), FieldTable::default())
+                    .await
+                    .map(drop)
+                    .map_err(fault)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn bind(&mut self, queue: ShortString, exchange: ShortString, key: ShortString) -> Result<()> {
+        self.channel
+            .queue_bind(
+                queue,
+                exchange,
+                key,
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .map_err(fault)
+    }
+}

@@ -1,0 +1,115 @@
+//! Ending groups, and everything at once.
+
+use std::sync::Arc;
+
+use headless_abstractions::{GroupName, Result, TopicName};
+use lapin::{
+    options::{ExchangeDeleteOptions, QueueDeleteOptions},
+    types::ShortString,
+};
+
+use super::runtime_ended;
+use crate::{RabbitMq, channel::Chan, error::fault, rabbitmq::Shared, registry::Known};
+
+pub(super) async fn remove_group(shared: &Arc<Shared>, group: &GroupName) -> Result<()> {
+    let (task, group) = (shared.clone(), group.clone());
+    // In a task of its own: a caller that gives up half-way leaves nothing locked.
+    let removed = shared.tasks.spawn(async move {
+        let removed = remove(&task, &group);
+        task.guarded("remove_group", removed).await
+    });
+    removed.await.map_err(|_ended| runtime_ended("remove_group"))?
+}
+
+async fn remove(shared: &Shared, group: &GroupName) -> Result<()> {
+    let namespace = &shared.config.namespace;
+    let live = shared.publish.live(&shared.config).await?;
+    let mut edit = shared
+        .registry
+        .edit(&live, namespace.registry(), namespace.lock())
+        .await?;
+    let removed = async {
+        let mut known = edit.known().clone();
+        // Deleted before it is written off: half a removal is ended by the next one.
+        delete_group(shared, &live.channel().await?, &known, group).await?;
+        known.remove_group(group);
+        edit.write(known).await
+    };
+    let removed = removed.await;
+    let ended = edit.end().await;
+    removed.and(ended)
+}
+
+async fn delete_group(shared: &Shared, channel: &Chan, known: &Known, group: &GroupName) -> Result<()> {
+    let namespace = &shared.config.namespace;
+    let Some(topics) = known.topics_of(group) else {
+        return Ok(());
+    };
+    // The members' queue first: it tells them.
+    delete(channel, namespace.members(group)).await?;
+    for (topic, order) in topics? {
+        match order.partitions() {
+            None => delete(channel, namespace.queue(group, &topic, None)).await?,
+            Some(partitions) => {
+                for partition in partitions.iter() {
+                    delete(channel, namespace.queue(group, &topic, Some(partition))).await?;
+                }
+            }
+        }
+    }
+    delete(channel, namespace.dead(group)).await
+}
+
+/// Deletes a queue. One that is not there is none to delete.
+async fn delete(channel: &Chan, queue: ShortString) -> Result<()> {
+    channel
+        .queue_delete(queue, QueueDeleteOptions::default())
+        .await
+        .map(drop)
+        .map_err(fault)
+}
+
+impl RabbitMq {
+    /// Deletes everything of this handle's namespace from the server: each group with its messages, each topic, and the
+    /// registry of both. For tests, and for whoever stops using headless. Nobody else may use the namespace meanwhile.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Timeout`, `Denied`, `Closed`. Some of it may be deleted then; repeat it.
+    pub async fn delete_namespace(&self) -> Result<()> {
+        let shared = &self.shared;
+        shared
+            .guarded("delete_namespace", async {
+                let namespace = &shared.config.namespace;
+                let live = shared.publish.live(&shared.config).await?;
+                let edit = shared
+                    .registry
+                    .edit(&live, namespace.registry(), namespace.lock())
+                    .await?;
+                let known = edit.known().clone();
+                let deleted = async {
+                    let channel = live.channel().await?;
+                    for group in known.group_names() {
+                        delete_group(shared, &channel, &known, &GroupName::parse(group)?).await?;
+                    }
+                    let topics = known.topic_names().map(TopicName::parse_stored);
+                    for topic in topics {
+                        delete_exchange(&channel, namespace.exchange(&topic?)).await?;
+                    }
+                    delete_exchange(&channel, namespace.talk()).await?;
+                    delete(&channel, namespace.registry()).await
+                };
+                let deleted = deleted.await;
+                shared.registry.forget();
+                let ended = edit.end().await;
+                deleted.and(ended)
+            })
+            .await
+    }
+}
+
+async fn delete_exchange(channel: &Chan, exchange: ShortString) -> Result<()> {
+    channel
+        .exchange_delete(exchange, ExchangeDeleteOptions::default())
+        .await
+        .map_err(fault)
+}

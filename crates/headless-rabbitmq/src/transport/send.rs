@@ -1,0 +1,369 @@
+//! Sending: what a batch may not have is refused before any of it is sent, and the rest goes over one channel with a
+//! window of confirms.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    task::Poll,
+};
+
+use futures::{FutureExt, future::BoxFuture, poll};
+use headless_abstractions::{
+    Error, ErrorKind, Message, PartitionKey, Priority, Result, Sent, TopicName, TopicOrder,
+};
+use lapin::{Confirmation, options::BasicPublishOptions, types::ShortString};
+use tokio::time::{timeout, timeout_at};
+
+use super::{all_closed, unknown_topic};
+use crate::{
+    channel::Chan,
+    clock,
+    connection::Live,
+    envelope,
+    error::{NAME, fault, overdue},
+    rabbitmq::Shared,
+    registry::Known,
+};
+
+/// How many bytes of payload may wait for their confirms, unless a single message is larger: the client keeps a copy.
+const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+
+const MANDATORY: BasicPublishOptions = BasicPublishOptions {
+    mandatory: true,
+    immediate: false,
+};
+
+/// The outcome of each message so far.
+type Answers = Vec<Option<Result<Sent>>>;
+
+pub(super) async fn send(shared: &Shared, batch: &[Message]) -> Vec<Result<Sent>> {
+    // Taken before the look, so that closing waits for it or it sees that closing has begun.
+    let _under_way = shared.tasks.token();
+    if shared.closing.is_cancelled() {
+        return all_closed(batch.len());
+    }
+    let mut answers: Answers = batch.iter().map(|_| None).collect();
+    if let Err(error) = send_all(shared, batch, &mut answers).await {
+        // What was neither refused nor sent.
+        let mut error = Some(error);
+        for answer in answers.iter_mut().filter(|answer| answer.is_none()) {
+            let again = error.as_ref().map(same);
+            *answer = error.take().map(Err);
+            error = again;
+        }
+    }
+    answers
+        .into_iter()
+        .zip(batch)
+        .map(|(answer, message)| {
+            answer
+                .unwrap_or_else(|| {
+                    Err(Error::new(
+                        ErrorKind::Internal,
+                        "the message was not answered for",
+                    ))
+                })
+                .map_err(|error| about(error, message))
+        })
+        .collect()
+}
+
+fn about(error: Error, message: &Message) -> Error {
+    error
+        .with_operation("send")
+        .with_provider(NAME)
+        .with_resource(format!("topic {}", message.topic))
+}
+
+/// The same error once more: each message is told by itself.
+fn same(error: &Error) -> Error {
+    let same = Error::new(error.kind(), error.message().to_owned()).with_advice(error.advice());
+    if error.is_outcome_unknown() {
+        same.with_outcome_unknown()
+    } else {
+        same
+    }
+}
+
+async fn send_all(shared: &Shared, batch: &[Message], answers: &mut Answers) -> Result<()> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let at_most = shared.config.call_timeout;
+    let until = clock::now() + at_most;
+    let permit = timeout(at_most, shared.sends.acquire()).await;
+    let _permit = permit
+        .map_err(|_elapsed| {
+            Error::new(
+                ErrorKind::Timeout,
+                "all publish_channels were in use for the whole of call_timeout",
+            )
+        })?
+        .map_err(|_closed| crate::error::closed("send"))?;
+    let live = shared.publish.live(&shared.config).await?;
+    let topics: BTreeSet<&TopicName> = batch.iter().map(|message| &message.topic).collect();
+    let known = shared.known_with(&live, topics.into_iter()).await?;
+    let going = plan(shared, &known, batch, answers);
+    if going.is_empty() {
+        return Ok(());
+    }
+    if live.is_blocked() {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "the server holds publishers back: it is short of memory or disk (see `rabbitmqctl status`)",
+        ));
+    }
+    let channel = live.publisher().await?;
+    let mut flight = Flight {
+        channel: &channel,
+        window: shared.config.publish_window.get(),
+        pending: VecDeque::new(),
+        bytes: 0,
+        returned: BTreeSet::new(),
+        is_broken: false,
+    };
+    let sent = timeout_at(until, flight.run(batch, &going, answers)).await;
+    if sent.is_err() {
+        flight.give_up(&live, answers);
+        return Err(Error::new(
+            ErrorKind::Timeout,
+            "the message was not sent within call_timeout; send it again",
+        ));
+    }
+    let (returned, is_broken) = (std::mem::take(&mut flight.returned), flight.is_broken);
+    drop(flight);
+    if is_broken {
+        // A topic may have been deleted behind our back: look again next time.
+        shared.registry.forget();
+    } else {
+        live.give_back(channel);
+    }
+    if !returned.is_empty() {
+        tell_unrouted(shared, &live, batch, &going, &returned, answers).await;
+    }
+    Ok(())
+}
+
+/// A message on its way: its place in the batch and where it goes.
+struct Going {
+    at: usize,
+    exchange: ShortString,
+    key: ShortString,
+}
+
+/// Refuses what may not be sent, and says where the rest goes.
+fn plan(shared: &Shared, known: &Known, batch: &[Message], answers: &mut Answers) -> Vec<Going> {
+    let mut stopped: BTreeSet<(&TopicName, &PartitionKey)> = BTreeSet::new();
+    let mut going = Vec::with_capacity(batch.len());
+    for (at, (message, answer)) in batch.iter().zip(answers).enumerate() {
+        let key = message.key.as_ref().map(|key| (&message.topic, key));
+        match route(shared, known, message) {
+            Ok(_) if key.is_some_and(|key| stopped.contains(&key)) => {
+                *answer = Some(Err(Error::new(
+                    ErrorKind::Conflict,
+                    "an earlier message of this key was not accepted",
+                )));
+            }
+            Ok(Some((exchange, key))) => going.push(Going { at, exchange, key }),
+            Ok(None) => *answer = Some(Ok(Sent::Unrouted)),
+            Err(error) => {
+                stopped.extend(key);
+                *answer = Some(Err(error));
+            }
+        }
+    }
+    going
+}
+
+/// Exchange and routing key of a message; `None` when there is nobody to take it.
+fn route(shared: &Shared, known: &Known, message: &Message) -> Result<Option<(ShortString, ShortString)>> {
+    let limit = shared.config.max_payload.get();
+    if message.payload.len() > limit {
+        return Err(Error::too_large("payload", message.payload.len(), limit));
+    }
+    if message.deliver_after.is_some_and(|after| !after.is_zero()) {
+        return Err(Error::unsupported(
+            "delayed_send is off: publish through an outbox, which waits before it sends",
+        ));
+    }
+    if message.priority != Priority::default() {
+        return Err(Error::unsupported(
+            "priority is off: quorum queues know none; send urgent messages to a topic of their own",
+        ));
+    }
+    let name = &message.topic;
+    let topic = known.topic(name).ok_or_else(|| unknown_topic(name))?;
+    let key = match (topic.order()?, &message.key) {
+        (TopicOrder::Unordered, _) => ShortString::from(""),
+        (TopicOrder::Partitioned(partitions), Some(key)) => partitions.of(key).to_string().into(),
+        (TopicOrder::Partitioned(_), None) => {
+            return Err(Error::invalid("a message of an ordered topic needs a key"));
+        }
+    };
+    if !known.is_attended(name) {
+        return if topic.required {
+            Err(unattended())
+        } else {
+            Ok(None)
+        };
+    }
+    Ok(Some((shared.config.namespace.exchange(name), key)))
+}
+
+fn unattended() -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        "the topic is required and no group takes it; declare one first",
+    )
+}
+
+/// The messages of one send, on a channel that it has for itself.
+struct Flight<'a> {
+    channel: &'a Chan,
+    window: usize,
+    /// What was sent and is not confirmed, in its order.
+    pending: VecDeque<(usize, usize, Confirming<'a>)>,
+    /// Of payload, in `pending`.
+    bytes: usize,
+    /// The ids of messages that came back. The client hangs them on any confirm of the channel.
+    returned: BTreeSet<String>,
+    is_broken: bool,
+}
+
+type Confirming<'a> = BoxFuture<'a, lapin::Result<Confirmation>>;
+
+impl<'a> Flight<'a> {
+    async fn run(&mut self, batch: &'a [Message], going: &[Going], answers: &mut Answers) {
+        for Going { at, exchange, key } in going {
+            let Some(message) = batch.get(*at) else { continue };
+            let size = message.payload.len();
+            while self.pending.len() >= self.window || (self.bytes > 0 && self.bytes + size > WINDOW_BYTES) {
+                self.confirm_next(answers).await;
+            }
+            if self.is_broken {
+                // Not sent, and what was sent before it may have gone: its key is not to overtake.
+                set(answers, *at, Err(not_sent()));
+                continue;
+            }
+            let (channel, exchange, key) = (self.channel, exchange.clone(), key.clone());
+            let properties = envelope::properties(message);
+            let mut confirming = async move {
+                let confirm = channel.basic_publish(exchange, key, MANDATORY, &message.payload, properties);
+                confirm.await?.await
+            }
+            .boxed();
+            // The first poll writes it: in the order of the batch.
+            match poll!(&mut confirming) {
+                Poll::Ready(confirmed) => self.answer(*at, confirmed, answers),
+                Poll::Pending => {
+                    self.bytes += size;
+                    self.pending.push_back((*at, size, confirming));
+                }
+            }
+        }
+        while !self.pending.is_empty() {
+            self.confirm_next(answers).await;
+        }
+    }
+
+    async fn confirm_next(&mut self, answers: &mut Answers) {
+        // Left in its place while it is awaited: a send that is given up knows what it waits for.
+        let Some((at, size, confirming)) = self.pending.front_mut() else {
+            return;
+        };
+        let (at, size, confirmed) = (*at, *size, confirming.await);
+        self.pending.pop_front();
+        self.bytes -= size;
+        self.answer(at, confirmed, answers);
+    }
+
+    fn answer(&mut self, at: usize, confirmed: lapin::Result<Confirmation>, answers: &mut Answers) {
+        let answer = match confirmed {
+            Ok(confirmation) => {
+                let is_kept = confirmation.is_ack();
+                if let Some(returned) = confirmation.take_message()
+                    && let Some(id) = returned.delivery.properties.message_id()
+                {
+                    self.returned.insert(id.as_str().to_owned());
+                }
+                if is_kept {
+                    Ok(Sent::Accepted)
+                } else {
+                    Err(refused())
+                }
+            }
+            Err(error) => {
+                self.is_broken = true;
+                let unknown = Error::new(
+                    ErrorKind::Unavailable,
+                    "the channel went before the message was confirmed",
+                );
+                Err(unknown.with_outcome_unknown().with_source(fault(error)))
+            }
+        };
+        set(answers, at, answer);
+    }
+
+    /// What waits for its confirm may have been sent; what follows was not.
+    fn give_up(&mut self, live: &Live, answers: &mut Answers) {
+        for (at, _, _) in self.pending.drain(..) {
+            let error = if live.is_blocked() {
+                Error::new(
+                    ErrorKind::Timeout,
+                    "no confirm within call_timeout: the server holds publishers back, since it is short of memory or disk",
+                )
+                .with_outcome_unknown()
+            } else {
+                overdue("send", "call_timeout")
+            };
+            set(answers, at, Err(error));
+        }
+    }
+}
+
+fn set(answers: &mut Answers, at: usize, answer: Result<Sent>) {
+    if let Some(place) = answers.get_mut(at) {
+        *place = Some(answer);
+    }
+}
+
+fn refused() -> Error {
+    // One of several queues may have taken it.
+    Error::new(
+        ErrorKind::Unavailable,
+        "the server refused the message (nack): a queue of the topic is over a limit, or has failed",
+    )
+    .with_outcome_unknown()
+}
+
+fn not_sent() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the channel went before the message was sent; send it again",
+    )
+}
+
+/// Answers for messages that came back. Whether that is an error is asked anew: another process may have required it.
+async fn tell_unrouted(
+    shared: &Shared,
+    live: &Live,
+    batch: &[Message],
+    going: &[Going],
+    returned: &BTreeSet<String>,
+    answers: &mut Answers,
+) {
+    let known = shared.known(live).await;
+    for Going { at, .. } in going {
+        let Some(message) = batch
+            .get(*at)
+            .filter(|message| returned.contains(&message.id.to_string()))
+        else {
+            continue;
+        };
+        let answer = match &known {
+            Ok(known) if known.topic(&message.topic).is_some_and(|topic| topic.required) => Err(unattended()),
+            Ok(_) => Ok(Sent::Unrouted),
+            Err(error) => Err(same(error)),
+        };
+        set(answers, *at, answer);
+    }
+}
