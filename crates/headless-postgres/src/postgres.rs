@@ -4,7 +4,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use headless_abstractions::{Error, ErrorKind, Result, StoreId};
 use sqlx::{
-    Connection, PgPool, Row,
+    Connection, Executor, PgPool, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio_util::sync::CancellationToken;
@@ -24,10 +24,13 @@ statements! {
     /// What every part sends.
     Statements {
         begin: "session/begin",
+        begin_call: "session/begin",
         begin_pooled: "session/begin_pooled",
+        begin_call_pooled: "session/begin_call_pooled",
         commit: "session/commit",
         rollback: "session/rollback",
         ping: "session/ping",
+        check_client: "session/check_client",
         identify: "store/identify",
     }
 }
@@ -171,10 +174,11 @@ impl Postgres {
             }
         }
         let options = ours(&config);
-        let work = lazy_pool(&config, config.max_connections.get(), options.clone());
-        let control = lazy_pool(&config, config.control_connections.get(), options.clone());
-        let wake = Waker::new(config.wake, &config.schema, options, control.clone());
         let statements = statements(&config);
+        let (units, calls) = (config.max_connections.get(), config.control_connections.get());
+        let work = watched_pool(&config, units, options.clone(), &statements);
+        let control = watched_pool(&config, calls, for_calls(&config, options.clone()), &statements);
+        let wake = Waker::new(config.wake, &config.schema, options, control.clone());
         let id = in_time(&config, identify(&control, config.pooler, &statements))
             .await
             .map_err(|error| in_context(error, "connect", &config))?;
@@ -187,7 +191,7 @@ impl Postgres {
                 inbox: inbox::Statements::new(&config.schema),
                 parked: parked::Statements::new(&config.schema),
                 dead_letters: dead_letter::Statements::new(&config.schema),
-                transport: transport::State::new(&config.schema),
+                transport: transport::State::new(&config),
                 work,
                 control,
                 client,
@@ -276,6 +280,22 @@ fn ours(config: &PostgresConfig) -> PgConnectOptions {
     }
 }
 
+/// These options for the provider's own calls: what a call has given up, the server gives up too.
+fn for_calls(config: &PostgresConfig, options: PgConnectOptions) -> PgConnectOptions {
+    match config.pooler {
+        Pooler::None => options.options([("statement_timeout", statement_timeout(config))]),
+        // There it is said by `begin_call_pooled`.
+        Pooler::Transaction => options,
+    }
+}
+
+/// In milliseconds, of which the server takes no more than this many; zero would be none.
+fn statement_timeout(config: &PostgresConfig) -> i32 {
+    i32::try_from(config.call_timeout.as_millis())
+        .unwrap_or(i32::MAX)
+        .max(1)
+}
+
 /// The client's options for connections with transactions, which a holder that does not go on must not keep open.
 fn in_transaction(config: &PostgresConfig) -> PgConnectOptions {
     match config.pooler {
@@ -288,6 +308,36 @@ fn in_transaction(config: &PostgresConfig) -> PgConnectOptions {
 }
 
 fn lazy_pool(config: &PostgresConfig, most: u32, options: PgConnectOptions) -> PgPool {
+    pool_options(config, most).connect_lazy_with(options)
+}
+
+/// As [`lazy_pool`], of connections on which the server notices, while a statement runs, that its client has gone: else it
+/// would go on, and wait for locks, for nobody.
+fn watched_pool(
+    config: &PostgresConfig,
+    most: u32,
+    options: PgConnectOptions,
+    statements: &Statements,
+) -> PgPool {
+    if config.pooler == Pooler::Transaction {
+        return lazy_pool(config, most, options);
+    }
+    let check = statements.check_client.clone();
+    pool_options(config, most)
+        .after_connect(move |conn, _| {
+            let check = check.get();
+            Box::pin(async move {
+                match conn.execute(sqlx::raw_sql(check)).await {
+                    // Not every system of a server can tell.
+                    Ok(_) | Err(sqlx::Error::Database(_)) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            })
+        })
+        .connect_lazy_with(options)
+}
+
+fn pool_options(config: &PostgresConfig, most: u32) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(most)
         .acquire_timeout(config.acquire_timeout)
@@ -301,7 +351,6 @@ fn lazy_pool(config: &PostgresConfig, most: u32, options: PgConnectOptions) -> P
                 Ok(true)
             })
         })
-        .connect_lazy_with(options)
 }
 
 /// This work, which changes nothing, within the call time-out.
@@ -336,6 +385,9 @@ pub(crate) fn statements(config: &PostgresConfig) -> Statements {
     let mut statements = Statements::new(&config.schema);
     if config.pooler == Pooler::Transaction {
         statements.begin = statements.begin_pooled.clone();
+        statements.begin_call = statements
+            .begin_call_pooled
+            .with("{statement_timeout}", statement_timeout(config));
     }
     statements
 }

@@ -40,7 +40,7 @@ impl Session {
     pub(crate) async fn begin(&mut self, statements: &Statements) -> Result<()> {
         if !self.in_transaction {
             self.conn
-                .execute(sqlx::raw_sql(statements.begin.get()))
+                .execute(sqlx::raw_sql(statements.begin_call.get()))
                 .await
                 .map_err(fault)?;
             self.in_transaction = true;

@@ -19,6 +19,11 @@ impl Sql {
         Self(in_schema(file, schema).into())
     }
 
+    /// The statement with this number put in.
+    pub(crate) fn with(&self, placeholder: &str, number: i32) -> Self {
+        Self(self.0.replace(placeholder, &number.to_string()).into())
+    }
+
     /// The statement, vouched for: its text is a file of this crate, and the schema's name is a valid identifier.
     pub(crate) fn get(&self) -> AssertSqlSafe<Arc<str>> {
         AssertSqlSafe(self.0.clone())

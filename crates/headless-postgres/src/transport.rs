@@ -13,12 +13,15 @@ use headless_abstractions::{
     Topology, Transport, TransportCapabilities, TransportInfo,
 };
 use sqlx::Row;
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::{
+    sync::{OnceCell, Semaphore},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    Postgres, Schema,
+    Postgres, PostgresConfig,
     error::{NAME, fault},
     postgres::Shared,
     sql::statements,
@@ -65,6 +68,9 @@ pub(crate) struct State {
     instance: Uuid,
     beating: AtomicBool,
     spread: send::Spread,
+    /// Fewer sends than there are connections, where there are several: they may wait for other senders, and renewals and
+    /// steps must not wait for them.
+    sends: Semaphore,
     /// The sessions that have not left.
     sessions: Mutex<BTreeSet<Uuid>>,
     /// When this handle last looked after the log.
@@ -77,13 +83,15 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(schema: &Schema) -> Self {
+    pub(crate) fn new(config: &PostgresConfig) -> Self {
+        let sends = config.control_connections.get().saturating_sub(1).max(1);
         Self {
-            statements: Statements::new(schema),
+            statements: Statements::new(&config.schema),
             topics: topics::Topics::default(),
             instance: Uuid::new_v4(),
             beating: AtomicBool::new(false),
             spread: send::Spread::new(),
+            sends: Semaphore::new(usize::try_from(sends).unwrap_or(1)),
             sessions: Mutex::default(),
             maintained: Mutex::default(),
             closing: CancellationToken::new(),

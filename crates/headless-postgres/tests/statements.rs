@@ -59,6 +59,14 @@ fn statements(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// With what is put in beside the schema's name.
+fn filled(statement: &str) -> String {
+    let nulls = ["null"; 9].join(", ");
+    statement
+        .replace("{statement_timeout}", "1000")
+        .replace("inbox_mark('{arguments}')", &format!("inbox_mark({nulls})"))
+}
+
 #[tokio::test]
 async fn should_prepare_every_query_when_only_the_schema_is_searched_by_its_name() {
     World::run(async |world| {
@@ -69,7 +77,8 @@ async fn should_prepare_every_query_when_only_the_schema_is_searched_by_its_name
         let mut wrong = Vec::new();
         for path in files("queries", "sql") {
             for statement in statements(&fs::read_to_string(&path).unwrap()) {
-                let prepared = (&mut conn).prepare(sqlx::SqlSafeStr::into_sql_str(world.sql(&statement)));
+                let prepared =
+                    (&mut conn).prepare(sqlx::SqlSafeStr::into_sql_str(world.sql(&filled(&statement))));
                 if let Err(error) = prepared.await {
                     wrong.push(format!("{}: {error}", name(&path)));
                 }

@@ -12,9 +12,11 @@ use std::{
 use chrono::{DateTime, Utc};
 use headless_abstractions::{Error, ErrorKind, Message, PartitionKey, Result, Sent, TopicName};
 use sqlx::Row;
+use tokio::{sync::SemaphorePermit, time::timeout};
 use uuid::Uuid;
 
 use super::{
+    closed,
     declare::{about, unknown_topic},
     topics::Topic,
 };
@@ -196,6 +198,7 @@ impl<'a> Sending<'a> {
         let rows = Rows::of(planned, shared.config.max_payload.get())?;
         let refused = shared
             .call("send", async {
+                let _turn = shared.turn().await?;
                 let mut session = shared.session().await?;
                 let refused = sqlx::query(shared.transport.statements.send.get())
                     .bind(&rows.topics)
@@ -260,6 +263,21 @@ impl<'a> Sending<'a> {
                 *answer = Some(Err(copy_of(error)));
             }
         }
+    }
+}
+
+impl Shared {
+    /// Waits until a connection may be used for sending.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>> {
+        let turn = timeout(self.config.acquire_timeout, self.transport.sends.acquire()).await;
+        turn.map_err(|_elapsed| {
+            Error::new(
+                ErrorKind::Unavailable,
+                "as many sends as there may be at once were under way for longer than acquire_timeout: raise \
+                 control_connections, or commit sooner where send_foreign is used",
+            )
+        })?
+        .map_err(|_never| closed("send"))
     }
 }
 

@@ -1,10 +1,14 @@
-//! The inbox, in every order in which the steps of two or three sessions can follow each other.
+//! Sessions against each other, in orders that are chosen and not met by chance.
+//!
+//! Here the inbox, in every order in which the steps of two or three sessions can follow each other.
 //!
 //! A step that would have to wait for an open transaction is told so after a few milliseconds, so that any order can be
 //! played one step after the other. After each order everything that is left is worked off, and the books must balance:
 //! nothing was marked past an earlier parked message of its key, nothing is left behind a head that has gone, and every
 //! message and every operation took effect once.
 
+#[path = "interleavings/given_up.rs"]
+mod given_up;
 #[path = "interleavings/log.rs"]
 mod log;
 #[path = "interleavings/overlaps.rs"]

@@ -29,7 +29,7 @@ impl Pause {
     }
 }
 
-/// Looks until a call of this function waits for a lock: of a pause, or of somebody's row.
+/// Looks until a statement that has this name, of a function as a rule, waits for a lock: of a pause, or of somebody's row.
 pub(super) async fn until_waits(world: &World, function: &str) {
     let mut conn = world.conn().await;
     eventually(&format!("{function} waits"), async || {
@@ -57,5 +57,20 @@ pub(super) async fn open(world: &World, statements: &str) -> PgConnection {
 /// Commits what such a session has done.
 pub(super) async fn commit(mut conn: PgConnection) {
     sqlx::raw_sql("commit").execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+}
+
+/// Looks until no statement that has this in it waits any more.
+pub(super) async fn until_gone(world: &World, text: &str) {
+    let mut conn = world.conn().await;
+    eventually(&format!("{text} no longer waits"), async || {
+        let waits = sqlx::query(world.sql(WAITS))
+            .bind(text)
+            .fetch_optional(&mut conn)
+            .await
+            .unwrap();
+        waits.is_none().then_some(())
+    })
+    .await;
     conn.close().await.unwrap();
 }

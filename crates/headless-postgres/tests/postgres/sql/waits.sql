@@ -1,2 +1,2 @@
 select pid from pg_stat_activity
-where wait_event_type = 'Lock' and state = 'active' and query like '%{schema}.' || $1 || '(%' and pid <> pg_backend_pid()
+where wait_event_type = 'Lock' and state = 'active' and query like '%{schema}.' || $1 || '%' and pid <> pg_backend_pid()
