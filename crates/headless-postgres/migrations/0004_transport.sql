@@ -9,8 +9,9 @@
 --
 -- The functions of the hot path keep to generic plans: a table in eight parts takes longer to plan for than to read.
 --
--- Locks are taken in this order, and those of one table by key: consumer_group, group_member, group_part,
--- group_delivery; and topic_part before group_part. A step of a member waits for no group_part and no group_delivery.
+-- Locks are taken in this order, and those of one table by key: consumer_group, topic_log_state, group_member, group_part,
+-- group_delivery; and topic_part before group_part. A step of a member waits for no topic_part, no group_part and no
+-- group_delivery.
 
 create table {schema}.topic (
     id integer generated always as identity primary key,
@@ -174,6 +175,8 @@ create table {schema}.group_delivery (
     places int8multirange not null,
     primary key (grp, part, epoch, piece)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+-- For what is due: a few of very many, and the time of the first.
+create index group_delivery_until on {schema}.group_delivery (grp, part, until);
 
 -- The id of a message whose producer gave it none: a UUID of version 8 over where it is in which store.
 create function {schema}.foreign_id(topic text, number smallint, place bigint) returns uuid
@@ -367,9 +370,11 @@ begin
 end
 $$;
 
--- Moves delayed messages of these topics that are due into the log: of each part in the order of their times.
-create function {schema}.transport_promote(p_topics integer[]) returns void language plpgsql as $$
+-- Moves delayed messages of these topics that are due into the log: of each part in the order of their times. Passes over
+-- parts that a sender has, and answers whether it did.
+create function {schema}.transport_promote(p_topics integer[]) returns boolean language plpgsql as $$
 declare
+    v_busy boolean := false;
     v_now timestamptz := clock_timestamp();
     v_parts integer[];
     v_part integer;
@@ -384,7 +389,11 @@ begin
     ) d;
     foreach v_part in array coalesce(v_parts, '{}') loop
         -- Under the lock of the part and in statements after it, so that nobody else moves any of it.
-        perform from {schema}.topic_part p where p.id = v_part for update;
+        perform from {schema}.topic_part p where p.id = v_part for update skip locked;
+        if not found then
+            v_busy := true;
+            continue;
+        end if;
         with first as (
             select t.topic, t.due, t.number from {schema}.topic_delayed t
             where t.topic = any (p_topics) and t.due <= v_now and t.part = v_part
@@ -409,6 +418,7 @@ begin
             unnest(v_due) with ordinality
                 d(topic, due, number, part, occurred_at, expires_at, born, id, key, content_type, headers, payload, n);
     end loop;
+    return v_busy;
 end
 $$;
 
@@ -765,25 +775,45 @@ declare
     v_counts integer[];
     v_segments bigint[];
 begin
-    with back as (
-        -- One that is being settled now is passed over.
-        select d.epoch, d.piece, d.until, d.segment, d.deliveries, d.places
-        from {schema}.group_delivery d
-        where d.grp = p_grp and d.part = p_part
-          and case when p_ordered then d.member is null else d.until <= p_now end
-        for update skip locked
-    ), each as (
-        select b.*, place,
-            -- In an ordered part everything waits for the first that is not due.
-            bool_and(b.until <= p_now) over (order by place) as due
-        from back b, unnest(b.places) r, generate_series(lower(r), upper(r) - 1) place
-    ), first as (
-        select e.* from each e where e.due order by e.place limit p_take
-    )
-    select array_agg(f.place order by f.place), array_agg(f.epoch order by f.place), array_agg(f.piece order by f.place),
-        array_agg(f.deliveries order by f.place), array_agg(f.segment order by f.place)
-    into v_places, v_epochs, v_pieces, v_counts, v_segments
-    from first f;
+    -- One that is being settled now is passed over.
+    if p_ordered then
+        with back as (
+            select d.epoch, d.piece, d.until, d.segment, d.deliveries, d.places
+            from {schema}.group_delivery d
+            where d.grp = p_grp and d.part = p_part and d.member is null
+            for update skip locked
+        ), each as (
+            select b.*, place,
+                -- Everything waits for the first that is not due.
+                bool_and(b.until <= p_now) over (order by place) as due
+            from back b, unnest(b.places) r, generate_series(lower(r), upper(r) - 1) place
+        ), first as (
+            select e.* from each e where e.due order by e.place limit p_take
+        )
+        select array_agg(f.place order by f.place), array_agg(f.epoch order by f.place), array_agg(f.piece order by f.place),
+            array_agg(f.deliveries order by f.place), array_agg(f.segment order by f.place)
+        into v_places, v_epochs, v_pieces, v_counts, v_segments
+        from first f;
+    else
+        -- As many as are asked for, those first that came back first: there may be very many.
+        with back as (
+            select d.epoch, d.piece, d.until, d.segment, d.deliveries, d.places
+            from {schema}.group_delivery d
+            where d.grp = p_grp and d.part = p_part and d.until <= p_now
+            order by d.until
+            limit p_take
+            for update skip locked
+        ), first as (
+            select b.*, place
+            from back b, unnest(b.places) r, generate_series(lower(r), upper(r) - 1) place
+            order by b.until, place
+            limit p_take
+        )
+        select array_agg(f.place order by f.place), array_agg(f.epoch order by f.place), array_agg(f.piece order by f.place),
+            array_agg(f.deliveries order by f.place), array_agg(f.segment order by f.place)
+        into v_places, v_epochs, v_pieces, v_counts, v_segments
+        from first f;
+    end if;
 
     if v_places is not null then
         update {schema}.group_delivery d set places = d.places - t.places
@@ -821,10 +851,12 @@ begin
     end if;
 
     update {schema}.group_part p
-    set next_due = (
-        select min(d.until) from {schema}.group_delivery d
-        where d.grp = p_grp and d.part = p_part and (d.member is null or not p_ordered)
-    )
+    -- What a member of an ordered group has is infinite.
+    set next_due = nullif((
+        select d.until from {schema}.group_delivery d
+        where d.grp = p_grp and d.part = p_part
+        order by d.until limit 1
+    ), 'infinity')
     where p.grp = p_grp and p.part = p_part;
 end
 $$;
@@ -861,6 +893,8 @@ declare
     v_given boolean := false;
     -- Whether something was passed over that another transaction works on.
     v_busy boolean := false;
+    -- Whether a sender has a part that something is to be moved into.
+    v_sends boolean := false;
     v_wait bigint;
     v_until timestamptz;
     v_epoch bigint;
@@ -874,6 +908,9 @@ declare
     v_places bigint[];
     v_last bigint;
     v_end bigint;
+    v_look integer;
+    -- How many messages were looked at where some are passed over.
+    v_passed integer := 0;
 begin
     select m.* into v_member from {schema}.group_member m where m.id = p_session;
     if not found or v_member.step > p_step then
@@ -938,7 +975,7 @@ begin
         if exists (
             select from {schema}.topic_delayed d where d.topic = any (v_member.topics) and d.due <= v_now
         ) then
-            perform {schema}.transport_promote(v_member.topics);
+            v_sends := {schema}.transport_promote(v_member.topics);
         end if;
         select s.* into v_state from {schema}.topic_log_state s;
 
@@ -994,9 +1031,12 @@ begin
             while v_take > 0 and v_group.reached < v_part.next loop
                 v_epoch := nextval('{schema}.delivery_epoch');
                 -- Of what was sent after the look at the part, nothing is known of whether it is to be passed over.
-                v_end := least(v_group.reached + v_take, v_part.next);
+                -- Where some are passed over, many are looked at for a few.
+                v_look := case when v_part.uneven then greatest(v_take, 256) else v_take end;
+                v_end := least(v_group.reached + v_look, v_part.next);
                 if v_part.uneven then
-                    select max(r.place), count(*), array_agg(r.place order by r.place) filter (where r.wanted)
+                    select max(r.place), count(*),
+                        (array_agg(r.place order by r.place) filter (where r.wanted))[:v_take + 1]
                     into v_last, v_count, v_places
                     from (
                         select l.place, (l.expires_at is null or l.expires_at > v_now)
@@ -1005,10 +1045,16 @@ begin
                         where s.oldest <= v_group.segment and l.slot = v_group.segment % 8
                           and l.part = v_part.part and l.place >= v_group.reached and l.place < v_end
                         order by l.place
-                        limit v_take
+                        limit v_look
                     ) r;
                     if v_last >= v_group.reached + v_count then
                         perform {schema}.place_is_missing(v_part.part, v_group.reached);
+                    end if;
+                    v_passed := v_passed + v_count;
+                    if cardinality(v_places) > v_take then
+                        -- The rest is for another time.
+                        v_last := v_places[v_take + 1] - 1;
+                        v_places := v_places[:v_take];
                     end if;
                     v_count := coalesce(cardinality(v_places), 0);
                     if v_count > 0 then
@@ -1075,6 +1121,11 @@ begin
                     v_left := v_left - v_count;
                     v_take := v_take - v_count;
                 end if;
+                if v_passed >= 10000 then
+                    -- What is passed over is bounded too. The next step goes on.
+                    v_busy := true;
+                    exit;
+                end if;
             end loop;
             update {schema}.group_part g
             set reached = v_group.reached, segment = v_group.segment, next_due = v_group.next_due
@@ -1085,6 +1136,9 @@ begin
     if not v_given and v_leaving is null then
         if v_busy then
             v_wait := 1000;
+        elsif v_sends then
+            -- A sender's transaction may last: it is not asked for as often.
+            v_wait := 50000;
         else
             select extract(epoch from least(
                 (
@@ -1297,25 +1351,38 @@ create function {schema}.transport_maintain(p_keep interval, p_age interval, p_s
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_closed bigint[];
+    v_grp integer;
     v_state {schema}.topic_log_state%rowtype;
     v_segment {schema}.topic_segment%rowtype;
     v_sent bigint;
 begin
-    if pg_current_xact_id_if_assigned() is not null then
-        -- Its id may be older than the closing of a segment, and would be no fence.
+    -- One at a time. And in a transaction of its own: the id of another may be older than the closing of a segment, and
+    -- would be no fence.
+    if pg_current_xact_id_if_assigned() is not null
+        or not pg_try_advisory_xact_lock(hashtextextended('{schema} maintain', 0))
+    then
         return;
     end if;
     select array_agg(g.id) into v_closed from {schema}.topic_segment g where g.closed_at is not null;
-    select s.* into v_state from {schema}.topic_log_state s for update skip locked;
-    if not found then
-        return;
-    end if;
+
     perform {schema}.group_sweep();
-    delete from {schema}.group_member m where not m.live and m.until < clock_timestamp() - interval '1 hour';
+    -- Members that are gone and have not left. Of ordered groups they hold partitions, which nobody takes from them where
+    -- no other member receives. One that comes back after all joins again.
+    select min(m.grp) into v_grp from {schema}.group_member m
+    where m.ordered and m.live and m.until < clock_timestamp() - interval '1 hour';
+    if v_grp is not null then
+        perform {schema}.group_lapse(v_grp);
+    end if;
+    delete from {schema}.group_member m
+    where m.until < clock_timestamp() - interval '1 hour' and not (m.ordered and m.live);
     delete from {schema}.topic_delayed d
     where d.due <= clock_timestamp()
       and not exists (select from {schema}.group_topic g where g.topic = d.topic);
 
+    select s.* into v_state from {schema}.topic_log_state s for update skip locked;
+    if not found then
+        return;
+    end if;
     -- A sender has its transaction's id before it looks for the current segment. One that still writes into a segment
     -- whose closing was committed looked before that, and this transaction got its id after it: so the sender's is lower.
     -- (The end of a snapshot would not do: an open transaction may be beyond it.) A fence of the future is of another
@@ -1367,3 +1434,6 @@ create function {schema}.segment_is_needed(p_segment bigint) returns boolean lan
         select from {schema}.group_delivery d where d.segment <= p_segment
     )
 $$;
+
+-- It has the rights of who migrated: nobody else may have the log emptied.
+revoke execute on function {schema}.transport_maintain(interval, interval, bigint) from public;

@@ -62,9 +62,16 @@ impl PostgresSubscriber {
 }
 
 impl Member {
-    /// Joins again, after the server has forgotten it.
+    /// Joins again, after the server has forgotten it: unless it leaves.
     pub(super) async fn join_again(&self) -> Result<()> {
+        if self.leaving.is_cancelled() {
+            return Ok(());
+        }
         ask(&self.shared, self.session, Some(self.group), &self.to).await?;
+        if self.leaving.is_cancelled() {
+            // The server may have heard of that first.
+            return self.leave().await;
+        }
         self.shared.wake.notify(Signal::Transport);
         Ok(())
     }

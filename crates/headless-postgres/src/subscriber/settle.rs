@@ -104,6 +104,8 @@ impl Member {
             .shared
             .guarded("extend", async {
                 let mut session = self.shared.session().await?;
+                // What is held is held from before the server says so.
+                let asked_at = now();
                 let rows = sqlx::query(statements.extend.get())
                     .bind(self.session)
                     .bind(self.group)
@@ -115,19 +117,18 @@ impl Member {
                     .await
                     .map_err(fault)?;
                 session.finish(&self.shared.statements).await?;
-                Lost::of(&rows)
+                Ok((Lost::of(&rows)?, asked_at))
             })
             .await;
         let mut state = self.state();
-        let until = now() + by.min(LONGEST);
         for (index, place) in asked {
             answers[index] = match &extended {
-                Ok(lost) if lost.contains(place) => {
+                Ok((lost, _)) if lost.contains(place) => {
                     state.held.lose(tokens[index]);
                     Err(lost.error(&self.to.group))
                 }
-                Ok(_) => {
-                    state.held.extend(tokens[index], until);
+                Ok((_, asked_at)) => {
+                    state.held.extend(tokens[index], *asked_at + by.min(LONGEST));
                     Ok(())
                 }
                 Err(error) => Err(copy_of(error)),

@@ -49,8 +49,15 @@ impl Member {
     async fn look(&self, max: usize) -> Result<Duration> {
         self.let_go().await?;
         self.make_sure().await?;
-        let asked = Asked::new(&mut self.state(), max, self.to.prefetch.get());
         let mut session = self.shared.session().await?;
+        if self.leaving.is_cancelled() {
+            // It has left while this waited for a connection.
+            session.finish(&self.shared.statements).await?;
+            return Ok(Duration::ZERO);
+        }
+        let asked = Asked::new(&mut self.state(), max, self.to.prefetch.get());
+        // What it gives is lent from before the server does so.
+        let asked_at = now();
         let rows = sqlx::query(self.shared.transport.statements.step.get())
             .bind(self.session)
             .bind(self.group)
@@ -72,7 +79,7 @@ impl Member {
             rows => rows.map_err(fault)?,
         };
         session.finish(&self.shared.statements).await?;
-        let (answer, wait) = self.apply(&rows)?;
+        let (answer, wait) = self.apply(&rows, asked_at)?;
         match answer {
             Answer::Member => {
                 Ok(wait.map_or_else(|| self.longest_wait(), |wait| wait.min(self.longest_wait())))
@@ -139,7 +146,7 @@ impl Member {
     }
 
     /// Notes what a step has brought.
-    fn apply(&self, rows: &[PgRow]) -> Result<(Answer, Option<Duration>)> {
+    fn apply(&self, rows: &[PgRow], asked_at: Moment) -> Result<(Answer, Option<Duration>)> {
         let mut answer = Answer::Unknown;
         let mut wait = None;
         let mut state = self.state();
@@ -160,7 +167,7 @@ impl Member {
             let gone = std::mem::take(&mut state.holds);
             state.lose(gone.into_keys());
         }
-        let until = now() + self.to.visibility.min(LONGEST);
+        let until = asked_at + self.to.visibility.min(LONGEST);
         for row in rows {
             let kind: i16 = row.try_get("kind").map_err(fault)?;
             if kind != 0 {

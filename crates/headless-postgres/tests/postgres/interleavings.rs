@@ -17,6 +17,8 @@ mod overlaps;
 mod pause;
 #[path = "interleavings/play.rs"]
 mod play;
+#[path = "interleavings/steps.rs"]
+mod steps;
 
 use play::{Scenario, Step};
 

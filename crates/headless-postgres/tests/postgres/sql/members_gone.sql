@@ -1,0 +1,1 @@
+update {schema}.group_member set until = clock_timestamp() - interval '2 hours'

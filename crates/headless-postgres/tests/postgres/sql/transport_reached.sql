@@ -1,0 +1,1 @@
+select sum(reached)::bigint as reached from {schema}.group_part
