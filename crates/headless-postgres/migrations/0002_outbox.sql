@@ -670,6 +670,43 @@ begin
 end
 $$;
 
+-- These headers as of a message that is no longer delayed. What cannot be read stays as it is: whoever claims it sees.
+create function {schema}.headers_without_delay(headers text) returns text
+    language plpgsql immutable parallel safe
+as $$
+begin
+    return nullif((headers::jsonb - 'hl-deliver-after')::text, '{}');
+exception when others then
+    return headers;
+end
+$$;
+
+-- Ends rows that whoever claimed them cannot read: they become dead letters without what could not be read, which the
+-- failures say. Returns the claims that were lost.
+create function {schema}.outbox_fail_unreadable(p_owner uuid, p_ids uuid[], p_epochs bigint[], p_errors text[])
+    returns table (id uuid, epoch bigint)
+    language plpgsql
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    update {schema}.outbox o
+    set topic = case when o.topic ~ '^[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*$' and octet_length(o.topic) <= 90
+            and o.topic not like '%.dead' then o.topic else 'unreadable' end,
+        key = null, content_type = null, headers = null
+    from {schema}.outbox_held(p_owner, p_ids, p_epochs) h
+    where o.part = h.part and o.seq = h.seq;
+    for n in 1 .. cardinality(p_ids) loop
+        return query select f.* from {schema}.outbox_fail(p_owner, p_ids[n:n], p_epochs[n:n], jsonb_build_array(
+            jsonb_build_object(
+                'cause', 'undecodable', 'message', p_errors[n], 'node', '',
+                'at', to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+            )
+        )) f;
+    end loop;
+end
+$$;
+
 -- Moves rows whose delay is over, or which waited apart to be tried again, to their own part, each with a fresh number.
 create function {schema}.outbox_promote(p_now timestamptz) returns void
     language plpgsql
@@ -689,7 +726,7 @@ begin
         set part = {schema}.outbox_place(o.key_hash, o.priority),
             seq = nextval('{schema}.outbox_seq'),
             due = null,
-            headers = nullif((o.headers::jsonb - 'hl-deliver-after')::text, '{}')
+            headers = {schema}.headers_without_delay(o.headers)
         where o.part = r.part and o.seq = r.seq;
     end loop;
 end

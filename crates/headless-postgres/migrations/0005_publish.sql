@@ -1,8 +1,9 @@
 -- Publishing from SQL: for triggers, for psql, and for services in other languages. The message joins the transaction
 -- that it is published in.
 --
--- The rules are those of the library's own types, since what a relay cannot read would stay for ever. Whoever publishes
--- needs INSERT and SELECT on `outbox` and USAGE on `outbox_seq`: see docs/providers/postgres.md.
+-- The rules are those of the library's own types, since what a relay cannot read is a dead letter. Whoever publishes needs
+-- EXECUTE on `publish_bytes` and nothing on the tables, so that nobody can go past the rules: see
+-- docs/providers/postgres.md.
 
 -- A UUID of version 7: its first 48 bits are the milliseconds since 1970 (RFC 9562, 5.7).
 create function {schema}.uuid_v7() returns uuid
@@ -73,7 +74,7 @@ $$;
 create function {schema}.publish_bytes(
     topic text, payload bytea, content_type text, key text, headers jsonb, type text
 ) returns uuid
-    language plpgsql
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_id uuid := {schema}.uuid_v7();
@@ -108,6 +109,8 @@ begin
     return v_id;
 end
 $$;
+
+revoke execute on function {schema}.publish_bytes(text, bytea, text, text, jsonb, text) from public;
 
 -- Publishes a JSON document and returns the message's id.
 create function {schema}.publish(

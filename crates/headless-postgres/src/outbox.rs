@@ -40,6 +40,7 @@ statements! {
         ack: "outbox/ack",
         abandon: "outbox/abandon",
         fail: "outbox/fail",
+        fail_unreadable: "outbox/fail_unreadable",
         renew: "outbox/renew",
         reap: "outbox/reap",
         release: "outbox/release",
@@ -85,7 +86,14 @@ impl OutboxStore for Postgres {
                     .await
                     .map_err(fault)?;
                 session.finish(&shared.statements).await?;
-                claimed(&request.ack, &rows)
+                let (claimed, unreadable) = claimed(&request.ack, &rows)?;
+                if !unreadable.is_empty()
+                    && let Err(error) = bury_unreadable(shared, request.owner, &unreadable).await
+                {
+                    // They come again when their lease has ended; what could be read goes on.
+                    tracing::debug!(%error, "rows of the outbox that cannot be read could not be buried");
+                }
+                Ok(claimed)
             })
             .await
     }
@@ -235,8 +243,16 @@ fn settled<'r>(claims: &[Claim], lost: impl IntoIterator<Item = &'r PgRow>) -> R
     Ok(Settled::without(named.collect()))
 }
 
-fn claimed(acked: &[Claim], rows: &[PgRow]) -> Result<ClaimedOutbox> {
+/// A row that was claimed and cannot be read, and why.
+struct Unreadable {
+    claim: Claim,
+    error: String,
+}
+
+/// What a claim brings. A row that no statement of ours has written may be unreadable: it does not keep the others back.
+fn claimed(acked: &[Claim], rows: &[PgRow]) -> Result<(ClaimedOutbox, Vec<Unreadable>)> {
     let mut lost = Vec::new();
+    let mut unreadable = Vec::new();
     let mut taken = Vec::with_capacity(rows.len());
     for row in rows {
         if row.try_get("lost").map_err(fault)? {
@@ -245,11 +261,36 @@ fn claimed(acked: &[Claim], rows: &[PgRow]) -> Result<ClaimedOutbox> {
         }
         let seq: i64 = row.try_get("seq").map_err(fault)?;
         let attempts: i32 = row.try_get("attempts").map_err(fault)?;
-        let (mut message, _) = row::message(row)?;
-        message.deliver_after = None;
-        taken.push((seq, OutboxRow::new(claim(row)?, message, attempts.unsigned_abs())));
+        let claim = claim(row)?;
+        match row::message(row) {
+            Ok((mut message, None)) => {
+                message.deliver_after = None;
+                taken.push((seq, OutboxRow::new(claim, message, attempts.unsigned_abs())));
+            }
+            Ok((_, Some(error))) | Err(error) => unreadable.push(Unreadable {
+                claim,
+                error: row::unreadable(row, &error),
+            }),
+        }
     }
-    Ok(ClaimedOutbox::new(order::sorted(taken), settled(acked, lost)?))
+    let claimed = ClaimedOutbox::new(order::sorted(taken), settled(acked, lost)?);
+    Ok((claimed, unreadable))
+}
+
+async fn bury_unreadable(shared: &Shared, of: Owner, rows: &[Unreadable]) -> Result<()> {
+    let claims: Vec<Claim> = rows.iter().map(|row| row.claim).collect();
+    let errors: Vec<&str> = rows.iter().map(|row| row.error.as_str()).collect();
+    let (ids, epochs) = named(&claims);
+    let mut session = shared.session().await?;
+    sqlx::query(shared.outbox.fail_unreadable.get())
+        .bind(owner(of))
+        .bind(&ids)
+        .bind(&epochs)
+        .bind(&errors)
+        .execute(&mut *session)
+        .await
+        .map_err(fault)?;
+    session.finish(&shared.statements).await
 }
 
 fn claim(row: &PgRow) -> Result<Claim> {

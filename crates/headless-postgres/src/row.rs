@@ -123,6 +123,18 @@ pub(crate) fn message(row: &PgRow) -> Result<(Message, Option<Error>)> {
     ))
 }
 
+/// What is to be said of a row that cannot be read: the error, and the beginning of what is in it beside the payload.
+pub(crate) fn unreadable(row: &PgRow, error: &Error) -> String {
+    let mut text = error.to_string();
+    for column in ["topic", "key", "content_type", "headers"] {
+        if let Ok(Some(value)) = row.try_get::<Option<&str>, _>(column) {
+            let value: String = value.chars().take(500).collect();
+            text = format!("{text}; {column} {value:?}");
+        }
+    }
+    text
+}
+
 /// The hash of a key of a topic, as the function `key_hash` of the schema computes it.
 pub(crate) fn key_hash(topic: &str, key: &str) -> i64 {
     let digest = Sha256::new()
