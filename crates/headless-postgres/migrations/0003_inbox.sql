@@ -58,6 +58,12 @@ create table {schema}.parked_message (
     primary key (grp, id)
 );
 
+-- Where the look at what waits for idempotency keys goes on, of a group with more of them than one look takes.
+create table {schema}.inbox_probe (
+    grp text collate "C" primary key,
+    after text collate "C" not null
+);
+
 -- How many rows of a group had a place a moment ago: counting a full park for each message would cost more than parking it.
 create table {schema}.inbox_parked_count (
     grp text collate "C" primary key,
@@ -230,6 +236,10 @@ declare
     waited boolean := false;
     n integer;
 begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        -- It would mark a message past an earlier one of its key that was parked since the transaction began.
+        raise exception 'messages are marked in read committed transactions alone' using errcode = '25001';
+    end if;
     perform set_config('lock_timeout', wait::text, true);
     if owners is null and ks is null and target = 2 then
         -- As a rule nobody has marked any of it: tried without looking for each id first.
@@ -747,6 +757,9 @@ declare
     hashes bigint[];
     k text;
     holder record;
+    after constant text := coalesce((select p.after from {schema}.inbox_probe p where p.grp = g), '');
+    last_k text;
+    looked_at integer := 0;
 begin
     -- First forget that they were stirred, then look: what stirs a key after this look leaves a sign of its own.
     with stirred as (
@@ -778,8 +791,17 @@ begin
             and (select 1 from {schema}.inbox r
                 where r.grp = g and r.key_hash = of.key_hash and r.state = 0 and r.place is not null limit 1) is null;
     end if;
-    k := (select min(i.idempotency_key) from {schema}.inbox i where i.grp = g and i.queue = 2);
+    -- Nothing tells of a key that comes free. Each look takes a bounded number of those that are waited for, and goes on
+    -- where the one before has ended.
+    k := (select min(i.idempotency_key) from {schema}.inbox i
+        where i.grp = g and i.queue = 2 and i.idempotency_key > after);
+    if k is null and after <> '' then
+        k := (select min(i.idempotency_key) from {schema}.inbox i where i.grp = g and i.queue = 2);
+    end if;
     while k is not null loop
+        exit when looked_at >= 500;
+        looked_at := looked_at + 1;
+        last_k := k;
         select i.state into holder
         from {schema}.idempotency r left join {schema}.inbox i on i.grp = r.grp and i.id = r.id
         where r.grp = g and r.key = k;
@@ -797,6 +819,12 @@ begin
         k := (select min(i.idempotency_key) from {schema}.inbox i
             where i.grp = g and i.queue = 2 and i.idempotency_key > k);
     end loop;
+    if looked_at >= 500 then
+        insert into {schema}.inbox_probe as p (grp, after) values (g, last_k)
+        on conflict (grp) do update set after = excluded.after;
+    elsif after <> '' then
+        delete from {schema}.inbox_probe p where p.grp = g;
+    end if;
 end $$;
 
 -- Claims parked messages of a group; returns their ids in the order in which they are handed out.
@@ -1117,10 +1145,15 @@ begin
         return -8;
     end if;
     if d.origin is null then
-        -- One that was published again meanwhile is on its way already.
-        perform {schema}.outbox_put(
+        if not {schema}.outbox_put(
             d.id, d.topic, d.key, coalesce(d.headers::jsonb ->> 'hl-priority', '0')::smallint, d.occurred_at,
-            d.content_type, d.headers, coalesce(body, d.payload), null, letter, d.redrives + 1);
+            d.content_type, d.headers, coalesce(body, d.payload), null, letter, d.redrives + 1)
+            and body is not null
+        then
+            -- One that was published again meanwhile is on its way already, but not with this payload.
+            raise exception 'message % was published again and waits in the outbox: it would go without this payload', d.id
+                using errcode = 'unique_violation';
+        end if;
     else
         select i.state, i.key_hash, i.idempotency_key as k into r from {schema}.inbox i
         where i.grp = d.origin and i.id = d.id and i.state = 3 and i.dead_letter = letter

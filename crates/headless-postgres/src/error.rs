@@ -175,6 +175,10 @@ fn refused(error: &dyn DatabaseError) -> Error {
             "the server ended the transaction, which had nothing to do for idle_in_transaction_timeout: begin it again"
                 .to_owned(),
         ),
+        "25001" => of(
+            ErrorKind::Invalid,
+            format!("{}: begin the transaction so", error.message()),
+        ),
         "22021" | "22P05" | "22023" | "22003" | "22007" | "22008" => of(
             ErrorKind::Invalid,
             format!("the server refused a value: {}", error.message()),

@@ -11,6 +11,8 @@
 mod given_up;
 #[path = "interleavings/log.rs"]
 mod log;
+#[path = "interleavings/outsiders.rs"]
+mod outsiders;
 #[path = "interleavings/overlaps.rs"]
 mod overlaps;
 #[path = "interleavings/pause.rs"]

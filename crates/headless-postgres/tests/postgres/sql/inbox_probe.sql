@@ -1,0 +1,1 @@
+select (select after from {schema}.inbox_probe) as after
