@@ -188,7 +188,8 @@ pub trait DeadLetterStore: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `Invalid` for a payload with other than one id, or a `by` that is empty or over 200 bytes; `TooLarge` for a payload
-    /// that the store cannot hold; `Unavailable`,
+    /// that the store cannot hold; `Conflict` for a payload where the message was published again and waits in the outbox,
+    /// since it would go without it; `Unavailable`,
     /// `Timeout` (outcome unknown), `Denied`, `Closed`.
     async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>>;
 

@@ -165,6 +165,13 @@ impl State {
         let again = (id, letter.redrives.saturating_add(1));
         let mut message = letter.message.clone();
         if let Some(payload) = &request.payload {
+            if letter.origin == Origin::Relay && self.outbox.contains(message.id) {
+                let again = Error::new(
+                    ErrorKind::Conflict,
+                    "the message was published again and waits in the outbox: it would go without this payload",
+                );
+                return Err(refused("redrive", again));
+            }
             message.payload = payload.clone();
         }
         match letter.origin.clone() {

@@ -223,6 +223,28 @@ async fn should_bury_and_redrive_when_a_row_cannot_be_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn should_refuse_a_payload_when_the_message_is_on_its_way_without_it() {
+    let memory = Memory::new();
+    memory.append(&[message(1)]).await.unwrap();
+    let rows = claims(&heads(&memory).await);
+    assert!(memory.fail(ANN, &rows, &failure()).await.unwrap().is_complete());
+    memory.append(&[message(1)]).await.unwrap();
+    let letters = DeadLetterQueries::list(&memory, &DeadLetterFilter::open(), None, 10)
+        .await
+        .unwrap()
+        .items;
+    let redrive = Redrive::new(vec![letters[0].id], "operator");
+    let edited = redrive.clone().with_payload(Bytes::from_static(b"edited"));
+    let error = memory.redrive(&edited).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert_eq!(
+        memory.redrive(&redrive).await.unwrap(),
+        [Redriven::Now],
+        "without one it is on its way"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn should_store_all_or_none_when_the_outbox_is_full() {
     let memory =
         Memory::with_config(MemoryConfig::default().with_outbox_capacity(NonZeroUsize::new(2).unwrap()));
