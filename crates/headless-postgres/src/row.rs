@@ -94,16 +94,17 @@ pub(crate) fn message(row: &PgRow) -> Result<(Message, Option<Error>)> {
     let headers: Option<&str> = row.try_get("headers").map_err(fault)?;
     let payload: &[u8] = row.try_get("payload").map_err(fault)?;
 
-    let headers: BTreeMap<Cow<'_, str>, Cow<'_, str>> = match headers {
-        Some(text) => serde_json::from_str(text).map_err(|error| {
-            Error::new(
-                ErrorKind::Internal,
-                format!("the headers of message {id} are no JSON object of texts"),
-            )
-            .with_source(error)
-        })?,
-        None => BTreeMap::new(),
-    };
+    let (headers, unreadable) =
+        match headers.map(serde_json::from_str::<BTreeMap<Cow<'_, str>, Cow<'_, str>>>) {
+            Some(Ok(headers)) => (headers, None),
+            None => (BTreeMap::new(), None),
+            // As with an envelope that is malformed: whoever gets it judges what becomes of the message.
+            Some(Err(error)) => {
+                let unreadable =
+                    Error::invalid(format!("the headers of message {id} are no JSON object of texts"));
+                (BTreeMap::new(), Some(unreadable.with_source(error)))
+            }
+        };
     let foreign = wire::Foreign::new(MessageId::from_uuid(id), occurred_at);
     let envelope = [(wire::KEY, key), (wire::CONTENT_TYPE, content_type)];
     let pairs = envelope
@@ -115,12 +116,8 @@ pub(crate) fn message(row: &PgRow) -> Result<(Message, Option<Error>)> {
                 .map(|(name, value)| (name.as_ref(), value.as_ref())),
         );
     let topic = TopicName::parse_stored(topic)?;
-    Ok(wire::decode(
-        topic,
-        pairs,
-        Bytes::copy_from_slice(payload),
-        &foreign,
-    ))
+    let (message, malformed) = wire::decode(topic, pairs, Bytes::copy_from_slice(payload), &foreign);
+    Ok((message, unreadable.or(malformed)))
 }
 
 /// What is to be said of a row that cannot be read: the error, and the beginning of what is in it beside the payload.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use chrono::DateTime;
 use headless_abstractions::{
     Arrival, ClaimOutbox, ClaimParked, DeadId, DeadLetterStore, ErrorKind, Failure, FailureCause, GroupName,
-    Hold, Message, MessageId, OutboxStore, Owner, ParkedStore, Redrive, Redriven, StoreTx, TopicName,
+    GroupSpec, Hold, Message, MessageId, OutboxStore, Owner, ParkedStore, Redrive, Redriven, StoreTx,
+    Subscription, TopicName, TopicOrder, TopicSpec, Topology, Transport,
 };
 use headless_postgres::Postgres;
 use sqlx::{Connection, Row};
@@ -17,6 +18,7 @@ use crate::world::World;
 
 const DEAD_LETTERS: &str = include_str!("../sql/dead_letters.sql");
 const PROBE: &str = include_str!("../sql/inbox_probe.sql");
+const SPOIL: &str = include_str!("../sql/transport_spoil.sql");
 const UNREADABLE: &str = include_str!("../sql/outbox_unreadable.sql");
 const WAITING: &str = include_str!("../sql/inbox_waiting.sql");
 
@@ -74,6 +76,30 @@ async fn should_bury_a_row_alone_when_it_cannot_be_read() {
         let answers = postgres.redrive(&Redrive::new(ids, "test")).await.unwrap();
         assert_eq!(answers, [Redriven::Now; 4]);
         assert_eq!(claim(&postgres).await.len(), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn should_deliver_a_row_as_malformed_when_its_headers_cannot_be_read() {
+    World::run(async |world| {
+        let postgres = world.connect().await;
+        let topic = TopicName::parse("orders").unwrap();
+        let group = GroupName::parse("billing").unwrap();
+        let topology = Topology::new()
+            .with_topic(TopicSpec::new(topic.clone(), TopicOrder::Unordered))
+            .with_group(GroupSpec::new(group.clone(), topic.clone()));
+        postgres.declare(&topology).await.unwrap();
+        for answer in postgres.send(&[message(1, b"bad"), message(2, b"good")]).await {
+            answer.unwrap();
+        }
+        world.raw(SPOIL).await;
+        let to = Subscription::new(group, topic, ME);
+        let member = postgres.subscribe(&to).await.unwrap();
+        let received = member.receive(2, LONG).await.unwrap().deliveries;
+        let malformed: Vec<bool> = received.iter().map(|one| one.malformed.is_some()).collect();
+        assert_eq!(malformed, [true, false]);
+        postgres.close().await.unwrap();
     })
     .await;
 }

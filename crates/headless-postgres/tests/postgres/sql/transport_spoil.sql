@@ -1,0 +1,1 @@
+update {schema}.topic_log set headers = 'not json' where payload = 'bad'
