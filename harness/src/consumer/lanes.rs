@@ -135,13 +135,22 @@ async fn should_keep_to_the_concurrency_when_it_is_changed_live<F: Both>(cx: &Cx
         for limit in [2, 6, 1, 4] {
             process.consumer().set_concurrency(limit);
             ensure_eq!(process.consumer().concurrency(), limit, "the limit");
-            // What ran at the time of the change is let finish.
-            elapse(2 * A_MOMENT).await;
+            eventually(
+                cx.patience(),
+                "the end of what ran at the time of the change",
+                async || Ok((log.at_once() as usize <= limit).then_some(())),
+            )
+            .await?;
             log.measure_anew();
             let so_far = log.calls().len();
-            eventually(cx.patience(), "more calls", async || {
-                Ok((log.calls().len() >= so_far + 20).then_some(()))
-            })
+            eventually(
+                cx.patience(),
+                "more calls, as many at once as may be",
+                async || {
+                    let (calls, at_once) = (log.calls().len() - so_far, log.most_at_once().0 as usize);
+                    Ok((calls >= 20 && at_once >= limit).then_some(()))
+                },
+            )
             .await?;
             ensure_eq!(log.most_at_once().0 as usize, limit, "handlers at once");
         }

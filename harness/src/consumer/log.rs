@@ -178,6 +178,11 @@ impl Log {
         (inner.most_running, inner.most_of_a_key)
     }
 
+    /// How many calls run now.
+    pub(super) fn at_once(&self) -> u32 {
+        self.lock().running.values().sum()
+    }
+
     /// Forgets how many calls ran at once so far.
     pub(super) fn measure_anew(&self) {
         let mut inner = self.lock();

@@ -129,11 +129,13 @@ async fn should_come_once_and_not_before_its_time_when_parked<F: StoreFixture>(c
 async fn should_hand_out_the_longest_due_first_when_claimed<F: StoreFixture>(cx: &Cx<F>) -> CaseResult {
     let node = Node::join(cx).await?;
     let worker = Worker::new(&node, owner(1));
-    for (n, after) in [(1, 40), (2, 20), (3, 0), (4, 30)] {
-        worker
-            .park(&message(n), Hold::Absent, Duration::from_millis(after * 10))
-            .await?;
-    }
+    // In one call, so that they differ by their delays alone.
+    let parks = [(1, 400), (2, 200), (3, 0), (4, 300)].map(|(n, after)| {
+        let (message, after) = (message(n), Duration::from_millis(after));
+        let arrival = worker.arrival(&message);
+        Park::failed(message, arrival, Hold::Absent, after, vec![failure("failed")])
+    });
+    node.parked.park(&parks, ParkLimits::default()).await?;
     elapse(Duration::from_millis(600)).await;
     ensure_eq!(
         numbers(&worker.claim(3).await?),
