@@ -23,8 +23,8 @@ pub use rabbitmq::rabbitmq_version;
 
 #[cfg(unix)]
 pub use private::{
-    PrivatePgbouncer, PrivatePgbouncerBuilder, PrivatePostgres, PrivatePostgresBuilder, Stop,
-    private_pgbouncer, private_postgres, private_postgres_standby,
+    PrivatePgbouncer, PrivatePgbouncerBuilder, PrivatePostgres, PrivatePostgresBuilder, PrivateRabbitMq,
+    Stop, private_pgbouncer, private_postgres, private_postgres_standby, private_rabbitmq,
 };
 
 /// How long a local port may take to accept.

@@ -7,9 +7,11 @@ mod folder;
 mod pgbouncer;
 mod postgres;
 mod process;
+mod rabbitmq;
 
 pub use pgbouncer::{PrivatePgbouncer, PrivatePgbouncerBuilder, private_pgbouncer};
 pub use postgres::{PrivatePostgres, PrivatePostgresBuilder, private_postgres, private_postgres_standby};
+pub use rabbitmq::{PrivateRabbitMq, private_rabbitmq};
 
 /// How a server is made to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
