@@ -27,6 +27,9 @@ pub(super) fn read(text: &str) -> Result<RabbitMqConfig> {
         "amqps" => true,
         _ => return Err(Error::invalid("the URL must begin with amqp:// or amqps://")),
     };
+    if !url.has_authority() {
+        return Err(Error::invalid("the URL must begin with amqp:// or amqps://"));
+    }
     // Then the password was not encoded, and what was read as the host and the virtual host is a piece of it.
     if url.fragment().is_some() || url.path().contains('@') {
         return Err(Error::invalid(

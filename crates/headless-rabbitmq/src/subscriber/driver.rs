@@ -299,7 +299,8 @@ fn redelivery(delivery: &Delivery, is_ordered: bool) -> Redelivery {
         .and_then(|headers| headers.inner().get("x-delivery-count"))
         .and_then(number);
     match (is_ordered, delivery.redelivered, count) {
-        (_, false, None | Some(0)) => Redelivery::First,
+        // Whatever the headers say then, it was not the server that wrote it.
+        (_, false, _) => Redelivery::First,
         (false, _, Some(before)) if before > 0 => Redelivery::Again(before),
         _ => Redelivery::Unknown,
     }

@@ -1,0 +1,16 @@
+//! What is RabbitMQ's own: what the server does to its clients, and what other clients do.
+
+#![expect(clippy::unwrap_used, reason = "tests against a real server")]
+
+#[path = "rabbitmq/alarm.rs"]
+mod alarm;
+#[path = "rabbitmq/foreign.rs"]
+mod foreign;
+#[path = "rabbitmq/lost.rs"]
+mod lost;
+#[path = "rabbitmq/plain.rs"]
+mod plain;
+#[path = "rabbitmq/rights.rs"]
+mod rights;
+#[path = "rabbitmq/shop.rs"]
+mod shop;

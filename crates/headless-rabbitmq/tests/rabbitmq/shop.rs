@@ -1,0 +1,145 @@
+//! A namespace with a topic and a group, on the server that tests share or on one of their own.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use headless_abstractions::{
+    GroupName, GroupSpec, Message, MessageId, Owner, PartitionKey, Partitions, Received, Sent, Settlement,
+    Subscriber, Subscription, TopicName, TopicOrder, TopicSpec, Topology, Transport,
+};
+use headless_harness::{Namespace, Unavailable, services};
+use headless_rabbitmq::{RabbitMq, RabbitMqConfig};
+use uuid::Uuid;
+
+/// How long anything may take that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A handle, and what it is about.
+pub(crate) struct Shop {
+    pub(crate) rabbitmq: RabbitMq,
+    pub(crate) config: RabbitMqConfig,
+}
+
+pub(crate) fn orders() -> TopicName {
+    TopicName::parse("orders").unwrap()
+}
+
+pub(crate) fn billing() -> GroupName {
+    GroupName::parse("billing").unwrap()
+}
+
+/// What is there, or nothing where a test cannot run.
+#[expect(clippy::print_stdout, reason = "a test that did not run says so")]
+pub(crate) fn there<T>(found: Result<T, Unavailable>) -> Option<T> {
+    match found {
+        Ok(found) => Some(found),
+        Err(Unavailable::Absent(why)) if !services::is_required("rabbitmq") => {
+            println!("ignored: {why}");
+            None
+        }
+        Err(why) => panic!("{why:?}"),
+    }
+}
+
+impl Shop {
+    /// On the server that tests share.
+    pub(crate) async fn open(order: TopicOrder) -> Option<Self> {
+        Some(Self::open_at(&there(services::rabbitmq())?, order).await)
+    }
+
+    pub(crate) async fn open_at(url: &str, order: TopicOrder) -> Self {
+        let namespace = headless_rabbitmq::Namespace::parse(Namespace::unique().as_str()).unwrap();
+        let config = RabbitMqConfig::new(url)
+            .unwrap()
+            .with_namespace(namespace)
+            .with_call_timeout(Duration::from_secs(5));
+        let rabbitmq = RabbitMq::connect_with(config.clone()).await.unwrap();
+        let topology = Topology::new()
+            .with_topic(TopicSpec::new(orders(), order))
+            .with_group(GroupSpec::new(billing(), orders()));
+        rabbitmq.declare(&topology).await.unwrap();
+        Self { rabbitmq, config }
+    }
+
+    /// The name of something of this namespace on the server.
+    pub(crate) fn name(&self, rest: &str) -> lapin::types::ShortString {
+        format!("{}{rest}", self.config.namespace.as_str()).into()
+    }
+
+    pub(crate) async fn join(&self) -> Box<dyn Subscriber> {
+        let to = Subscription::new(billing(), orders(), Owner::from_bits(Uuid::new_v4().as_u128()));
+        self.rabbitmq.subscribe(&to).await.unwrap()
+    }
+
+    pub(crate) async fn end(self) {
+        self.rabbitmq.delete_namespace().await.unwrap();
+        self.rabbitmq.close().await.unwrap();
+    }
+}
+
+pub(crate) fn partitioned(count: u16) -> TopicOrder {
+    TopicOrder::Partitioned(Partitions::new(count).unwrap())
+}
+
+/// A message with this body, of the key that it names.
+pub(crate) fn message(body: &str) -> Message {
+    let key = body.split(':').next().unwrap();
+    Message::new(
+        MessageId::from_uuid(Uuid::new_v4()),
+        orders(),
+        chrono::DateTime::from_timestamp(1_700_000_000, 0).unwrap(),
+        body.to_owned().into_bytes().into(),
+    )
+    .with_key(PartitionKey::parse(key).unwrap())
+}
+
+/// Sends each message until it is accepted; answers how often one had to be sent again.
+pub(crate) async fn send_all(rabbitmq: &RabbitMq, messages: &[Message]) -> usize {
+    let mut again = 0;
+    for message in messages {
+        let sending = async {
+            while !matches!(
+                rabbitmq.send(std::slice::from_ref(message)).await[..],
+                [Ok(Sent::Accepted)]
+            ) {
+                again += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, sending).await.unwrap();
+    }
+    again
+}
+
+/// Receives, and acks, until this many different messages were seen; answers their bodies as they first came.
+pub(crate) async fn work(member: &dyn Subscriber, count: usize) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let mut bodies = Vec::new();
+    let working = async {
+        while bodies.len() < count {
+            // Errors are a server that is away: the contract is to call again.
+            let received = match member.receive(50, Duration::from_millis(200)).await {
+                Ok(received) => received,
+                Err(error) => {
+                    assert!(error.is_retryable(), "{error:?}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    Received::nothing()
+                }
+            };
+            let acks: Vec<_> = received
+                .deliveries
+                .iter()
+                .map(|d| Settlement::Ack(d.token))
+                .collect();
+            for delivery in received.deliveries {
+                if seen.insert(delivery.message.id) {
+                    bodies.push(String::from_utf8(delivery.message.payload.to_vec()).unwrap());
+                }
+            }
+            drop(member.settle(&acks).await);
+        }
+    };
+    if tokio::time::timeout(PATIENCE * 2, working).await.is_err() {
+        panic!("{} of {count} messages came", bodies.len());
+    }
+    bodies
+}
