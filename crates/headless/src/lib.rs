@@ -13,6 +13,7 @@
 //! # Features
 //! - `memory` (default): the in-memory provider, `Memory`.
 //! - `postgres`: the PostgreSQL provider, `Postgres`; its settings and its client are in the module `postgres`.
+//! - `rabbitmq`: the RabbitMQ provider, `RabbitMq`, a transport; its client is lapin.
 //!
 //! Who writes a provider depends on `headless-abstractions` instead of this crate.
 
@@ -49,6 +50,8 @@ pub use headless_messaging::{
 };
 #[cfg(feature = "postgres")]
 pub use headless_postgres::{Postgres, PostgresTx};
+#[cfg(feature = "rabbitmq")]
+pub use headless_rabbitmq::{Namespace as RabbitMqNamespace, RabbitMq, RabbitMqConfig};
 pub use preset::Preset;
 pub use providers::{AnyStore, AnyTransport, Connected, ProviderUrl, Providers};
 pub use runtime::{Backlog, GroupHealth, Health, Runtime};

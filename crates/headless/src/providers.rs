@@ -9,6 +9,8 @@ mod connected;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 mod url;
 
 pub use self::{
@@ -58,7 +60,8 @@ pub struct Providers {
 impl Providers {
     /// The providers that are compiled in. `memory:` is a new, empty server at each connect; `memory:name` is the same
     /// server at each connect of these providers and their clones. `postgres://…` is a handle of its own at each connect,
-    /// whose store and transport share it: connect once for both sides.
+    /// whose store and transport share it: connect once for both sides. `amqp://…` and `amqps://…` are RabbitMQ, a transport
+    /// alone.
     #[must_use]
     pub fn builtin() -> Self {
         let providers = Self {
@@ -76,6 +79,10 @@ impl Providers {
         let providers = providers
             .with("postgres", postgres::connect)
             .with("postgresql", postgres::connect);
+        #[cfg(feature = "rabbitmq")]
+        let providers = providers
+            .with("amqp", rabbitmq::connect)
+            .with("amqps", rabbitmq::connect);
         providers
     }
 
@@ -121,7 +128,7 @@ impl Providers {
             .find(|(of, _)| *of == scheme)
             .map(|(_, feature)| feature);
         match feature {
-            Some(feature @ (&"memory" | &"postgres")) => Error::unsupported(format!(
+            Some(feature @ (&"memory" | &"postgres" | &"rabbitmq")) => Error::unsupported(format!(
                 "the scheme {scheme:?} needs the feature {feature:?} of headless: enable it (compiled in: {known})"
             )),
             Some(feature) => Error::unsupported(format!(
