@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -48,6 +49,8 @@ pub(super) struct Group {
     /// It has heard of the others, and may take its share.
     is_settled: bool,
     peers: BTreeMap<Uuid, Peer>,
+    /// The lanes that are its share, until it learns of another member or misses one.
+    share: Option<Arc<BTreeSet<usize>>>,
     round: Option<Round>,
     next_beat: Moment,
 }
@@ -70,6 +73,7 @@ impl Group {
             is_in: false,
             is_settled: false,
             peers: BTreeMap::new(),
+            share: None,
             round: None,
             next_beat: clock::now(),
         }
@@ -80,6 +84,7 @@ impl Group {
         self.is_in = false;
         self.is_settled = false;
         self.peers.clear();
+        self.share = None;
         self.round = None;
     }
 
@@ -97,7 +102,16 @@ impl Group {
         if let Some(round) = &mut self.round {
             round.heard.insert(peer.session);
         }
-        self.peers.insert(peer.session, peer);
+        if self.peers.get(&peer.session) != Some(&peer) {
+            self.share = None;
+            self.peers.insert(peer.session, peer);
+        }
+    }
+
+    fn miss(&mut self, session: Uuid) {
+        if self.peers.remove(&session).is_some() {
+            self.share = None;
+        }
     }
 
     /// Ends a round that everybody has answered, or whose time has passed.
@@ -106,7 +120,11 @@ impl Group {
         let is_complete = round.heard.len() >= round.expected;
         if is_complete {
             // Whoever did not answer does not exist.
+            let before = self.peers.len();
             self.peers.retain(|session, _| round.heard.contains(session));
+            if self.peers.len() != before {
+                self.share = None;
+            }
         }
         if is_complete || now >= round.until {
             self.round = None;
@@ -212,9 +230,7 @@ impl Driver {
                         self.publish("".into(), asker, &here, false).await?;
                     }
                 }
-                Say::Gone(session) => {
-                    self.group.peers.remove(&session);
-                }
+                Say::Gone(session) => self.group.miss(session),
                 Say::Count => {
                     if let Some(asker) = reply_to {
                         let answer = self.count().await?;
@@ -264,6 +280,7 @@ impl Driver {
             (false, false) => return Ok(()),
             (true, false) => {
                 self.group.is_in = true;
+                self.group.share = None;
                 self.ask_round().await?;
             }
             (true, true) => {
@@ -335,7 +352,14 @@ impl Driver {
 
     /// Opens the partitions that are to be its own, and marks those that are not as to be handed on.
     async fn take_share(&mut self, now: Moment) -> Result<()> {
-        let mine = self.share();
+        let mine = match self.group.share.clone() {
+            Some(share) => share,
+            None => {
+                let share = Arc::new(self.share());
+                self.group.share = Some(share.clone());
+                share
+            }
+        };
         let longest = self.member.shared.config.consumer_timeout / 2;
         let missing: Vec<usize> = {
             let mut state = self.member.state();
