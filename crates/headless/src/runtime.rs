@@ -164,24 +164,28 @@ impl Runtime {
     }
 
     /// Waits until nothing waits any more for the groups of this runtime: see [`Backlog::is_settled`]. For tests and
-    /// small programs; it asks again and again.
+    /// small programs; it asks again and again, also where an answer fails that may come later, as that of a broker which
+    /// has just lost a member.
     ///
     /// # Errors
-    /// `Timeout` when something still waits after `within`, saying what; else as [`backlog`](Self::backlog).
+    /// `Timeout` when something still waits after `within`, saying what; else the error that would come again, or that
+    /// came last.
     pub async fn settled(&self, within: Duration) -> Result<()> {
         const BETWEEN: Duration = Duration::from_millis(10);
         let deadline = self.environment.clock.monotonic().saturating_add(within);
         loop {
-            let backlog = self.backlog().await?;
-            if backlog.is_settled() {
-                return Ok(());
-            }
-            if self.environment.clock.monotonic() >= deadline {
-                return Err(Error::new(
-                    ErrorKind::Timeout,
-                    format!("not settled within {within:?}: {backlog}"),
-                )
-                .with_operation("settled"));
+            let is_late = self.environment.clock.monotonic() >= deadline;
+            match self.backlog().await {
+                Ok(backlog) if backlog.is_settled() => return Ok(()),
+                Ok(backlog) if is_late => {
+                    return Err(Error::new(
+                        ErrorKind::Timeout,
+                        format!("not settled within {within:?}: {backlog}"),
+                    )
+                    .with_operation("settled"));
+                }
+                Err(error) if is_late || !error.is_retryable() => return Err(error),
+                _ => {}
             }
             tokio::time::sleep(BETWEEN).await;
         }

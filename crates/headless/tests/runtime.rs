@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "runtime/settled.rs"]
+mod settled;
+
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use headless::{
