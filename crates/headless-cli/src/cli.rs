@@ -57,7 +57,8 @@ pub(crate) struct DemoArgs {
     /// The store: `memory:`, or `postgres://…`, where the demo works in a schema of its own and removes it at its end
     #[arg(long, value_name = "URL", default_value = "memory:")]
     pub(crate) store: String,
-    /// The transport, likewise. Unless one of the two is memory, the members are processes
+    /// The transport: likewise, or `amqp://…`, where the demo works in a namespace of its own. Unless one of the two is
+    /// memory, the members are processes
     #[arg(long, value_name = "URL", default_value = "memory:")]
     pub(crate) transport: String,
     /// Take one member away after N handled messages, as a crash would (with SIGKILL, where it is a process), and start

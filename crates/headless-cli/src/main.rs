@@ -23,6 +23,10 @@ use crate::{
     cli::{Cli, Command, DemoArgs, DemoMemberArgs},
 };
 
+/// What is logged unless RUST_LOG says otherwise. The AMQP client calls errors what the provider asks for and expects,
+/// and shows the payloads of messages that come back; what goes wrong in earnest, the provider says itself.
+const LOGGED: &str = "warn,lapin=off";
+
 const FAILED: u8 = 1;
 const WRONG: u8 = 2;
 const UNSOUND: u8 = 3;
@@ -30,7 +34,7 @@ const PENDING: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(LOGGED));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -199,7 +199,7 @@ fn should_report_every_mistake_and_publish_nothing_when_the_input_of_the_demo_is
 fn should_name_scheme_and_feature_without_secrets_when_a_provider_is_not_compiled_in() {
     for args in [
         &["demo", "--store", "redis://user:hunter2@localhost/db"][..],
-        &["demo", "--transport", "amqp://user:hunter2@localhost"],
+        &["demo", "--transport", "nats://user:hunter2@localhost"],
         &["publish", "--topic", "t", "--store", "sqlite:hunter2.db", "1"],
         &["publish", "--topic", "t", "--transport", "sqs:hunter2", "1"],
         &["publish", "--topic", "t", "--transport", "hunter2", "1"],

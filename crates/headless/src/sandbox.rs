@@ -5,12 +5,14 @@ use std::hash::{BuildHasher, RandomState};
 use headless_abstractions::Result;
 #[cfg(feature = "postgres")]
 use headless_postgres::{Postgres, PostgresConfig};
+#[cfg(feature = "rabbitmq")]
+use headless_rabbitmq::{RabbitMq, RabbitMqConfig};
 
 /// A place of one's own on servers that others use too, for tests and trials of an application: nothing in it meets what
 /// is outside, and [`remove`](Self::remove) leaves nothing of it.
 ///
-/// In a database of PostgreSQL it is a schema, in memory a server by name; on another server there is none, and its URL
-/// stays as it is.
+/// In a database of PostgreSQL it is a schema, on RabbitMQ a namespace, in memory a server by name; on another server
+/// there is none, and its URL stays as it is.
 ///
 /// ```
 /// use headless::{Providers, Sandbox};
@@ -39,21 +41,23 @@ impl Sandbox {
         Self { name }
     }
 
-    /// The URL of this place on the server at a URL. It takes the place of a schema that the URL names.
+    /// The URL of this place on the server at a URL. It takes the place of a schema or namespace that the URL names.
     #[must_use]
     pub fn url(&self, server: &str) -> String {
         if server == "memory:" {
             return format!("memory:{}", self.name);
         }
-        if !server.starts_with("postgres:") && !server.starts_with("postgresql:") {
-            return server.to_owned();
-        }
+        let setting = match server.split(':').next() {
+            Some("postgres" | "postgresql") => "schema=",
+            Some("amqp" | "amqps") => "namespace=",
+            _ => return server.to_owned(),
+        };
         let (server, query) = server.split_once('?').unwrap_or((server, ""));
         let others = query
             .split('&')
-            .filter(|setting| !setting.is_empty() && !setting.starts_with("schema="));
-        let others: String = others.flat_map(|setting| [setting, "&"]).collect();
-        format!("{server}?{others}schema={}", self.name)
+            .filter(|other| !other.is_empty() && !other.starts_with(setting));
+        let others: String = others.flat_map(|other| [other, "&"]).collect();
+        format!("{server}?{others}{setting}{}", self.name)
     }
 
     /// Removes what was made at a URL of this place, with everything in it, whoever made it. Does nothing for other URLs,
@@ -63,17 +67,25 @@ impl Sandbox {
     /// What connecting or removing answers.
     ///
     /// # Cancel safety
-    /// All of it goes, or nothing.
+    /// A schema goes whole or not at all. Of a namespace some may be left: remove it again.
     pub async fn remove(&self, url: &str) -> Result<()> {
-        #[cfg(feature = "postgres")]
-        if url.starts_with("postgres") {
-            let config = PostgresConfig::new(url)?;
-            if config.schema.as_str() == self.name {
-                Postgres::remove(&config).await?;
+        match url.split(':').next() {
+            #[cfg(feature = "postgres")]
+            Some("postgres" | "postgresql") => {
+                let config = PostgresConfig::new(url)?;
+                if config.schema.as_str() == self.name {
+                    Postgres::remove(&config).await?;
+                }
             }
+            #[cfg(feature = "rabbitmq")]
+            Some("amqp" | "amqps") => {
+                let config = RabbitMqConfig::new(url)?;
+                if config.namespace.as_str() == self.name {
+                    RabbitMq::connect_with(config).await?.delete_namespace().await?;
+                }
+            }
+            _ => {}
         }
-        #[cfg(not(feature = "postgres"))]
-        let _ = url;
         Ok(())
     }
 }
@@ -95,6 +107,7 @@ mod tests {
             ("memory:", "memory:NAME"),
             ("memory:mine", "memory:mine"),
             ("sqs://queue", "sqs://queue"),
+            ("amqp://h/v?namespace=mine", "amqp://h/v?namespace=NAME"),
             ("postgres://h/db", "postgres://h/db?schema=NAME"),
             (
                 "postgresql://h/db?max_connections=2&schema=mine&sslmode=disable",

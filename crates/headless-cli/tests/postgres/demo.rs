@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use headless_harness::services;
 use serde_json::{Value, json};
 use sqlx::Row;
 use tempfile::NamedTempFile;
@@ -47,6 +48,31 @@ async fn should_lose_double_and_reorder_nothing_and_leave_nothing_when_a_member_
         assert_figures(&figures(world, &["--input", input]).await, &wanted);
         let crashed = figures(world, &["--input", input, "--crash-after", "100"]).await;
         assert_figures(&crashed, &wanted);
+        assert_nothing_left(world).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn should_lose_double_and_reorder_nothing_when_the_transport_is_rabbitmq_and_a_member_is_killed() {
+    let rabbitmq = match services::rabbitmq() {
+        Ok(rabbitmq) => rabbitmq,
+        Err(absent) => {
+            assert!(!services::is_required("rabbitmq"), "{absent:?}");
+            return;
+        }
+    };
+    World::run_in_database(async |world| {
+        let (file, url) = (events(), world.server());
+        let input = file.path().to_str().unwrap();
+        let args = ["demo", "--json", "--store", &url, "--transport", &rabbitmq, "--input", input];
+        let said = Process::start(&[&args[..], &["--crash-after", "100"]].concat())
+            .end_well()
+            .await;
+        let figures: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        let wanted = json!({ "lines": 400, "published": 400, "handled": 360, "duplicates": 40, "dead": 0, "lost": 0, "order_violations": 0 });
+        assert_figures(&figures, &wanted);
+        assert_ne!(figures["redelivered"], 0, "the member that was killed held nothing: {figures}");
         assert_nothing_left(world).await;
     })
     .await;
