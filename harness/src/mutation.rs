@@ -144,6 +144,8 @@ mutations! {
         IgnoreExtend,
         /// An extension renews the hold on partitions.
         ExtendHoldsPartitions,
+        /// While an extension is under way its member's settlements are told that they are too late.
+        ExtensionHidesOthers,
         /// Every delivery is called the first.
         ForgetDeliveryCount,
         /// A settlement takes effect, whoever holds the delivery now.
@@ -222,6 +224,10 @@ mutations! {
         AckForgotten,
         /// A renewal is answered and not done.
         RenewForgotten,
+        /// While a renewal is under way its owner's settlements find nothing.
+        RenewalHidesBatch,
+        /// A claim takes what was over when it began, though it was renewed since.
+        ClaimForgetsRenewal,
         /// A row that was given back is ready at once.
         AbandonForgetsDelay,
         /// A row that was given back loses its place in its key.

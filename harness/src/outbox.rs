@@ -2,6 +2,7 @@
 
 mod checker;
 mod claiming;
+mod contention;
 mod key_order;
 mod leases;
 pub(crate) mod node;
@@ -30,6 +31,7 @@ pub(crate) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
         claiming::cases(),
         key_order::cases(),
         leases::cases(),
+        contention::cases(),
         settling::cases(),
         reading::cases(),
     ]

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use headless_abstractions::{
-    Bury, DeadId, DeadLetter, DeadLetterStore, Error, Failure, InboxState, Marked, Message, Origin, Redrive,
-    Redriven, Result,
+    Bury, DeadId, DeadLetter, DeadLetterStore, Error, ErrorKind, Failure, InboxState, Marked, Message,
+    Origin, Redrive, Redriven, Result,
 };
 use uuid::Uuid;
 
@@ -88,7 +88,7 @@ fn bury(server: &mut Locked<'_>, bury: &Bury) -> Marked {
     answer
 }
 
-fn redrive(server: &mut Locked<'_>, id: DeadId, request: &Redrive) -> Redriven {
+fn redrive(server: &mut Locked<'_>, id: DeadId, request: &Redrive) -> Result<Redriven> {
     let (now, today) = (server.now, server.clock.wall(server.now));
     let State {
         inbox,
@@ -98,17 +98,17 @@ fn redrive(server: &mut Locked<'_>, id: DeadId, request: &Redrive) -> Redriven {
         ..
     } = &mut **server;
     let Some(letter) = letters.find(id) else {
-        return Redriven::NotFound;
+        return Ok(Redriven::NotFound);
     };
     if !letter.is_open() {
-        return Redriven::Closed;
+        return Ok(Redriven::Closed);
     }
     let age = (today - letter.buried_at).to_std().unwrap_or_default();
     if request.max_age.is_some_and(|most| age > most) {
-        return Redriven::TooOld;
+        return Ok(Redriven::TooOld);
     }
     if letter.redrives >= request.max_redrives {
-        return Redriven::CapReached;
+        return Ok(Redriven::CapReached);
     }
     let mut message = letter.message.clone();
     if let Some(payload) = &request.payload {
@@ -120,6 +120,11 @@ fn redrive(server: &mut Locked<'_>, id: DeadId, request: &Redrive) -> Redriven {
     };
     let place = sequence.next();
     match &letter.origin {
+        Origin::Relay if request.payload.is_some() && outbox.has(message.id) => {
+            let why =
+                "the message was published again and waits in the outbox: it would go without this payload";
+            return Err(Error::new(ErrorKind::Conflict, why).with_provider(NAME));
+        }
         // Published again in the meantime, it is on its way already.
         Origin::Relay if outbox.has(message.id) => {}
         Origin::Relay => {
@@ -130,10 +135,10 @@ fn redrive(server: &mut Locked<'_>, id: DeadId, request: &Redrive) -> Redriven {
         Origin::Group(group) => {
             let key = (group.clone(), message.id);
             let Some(arrival) = inbox.rows.get(&key).map(|row| row.arrival.clone()) else {
-                return Redriven::NotFound;
+                return Ok(Redriven::NotFound);
             };
             if inbox.is_done(&arrival) {
-                return Redriven::Superseded;
+                return Ok(Redriven::Superseded);
             }
             let reserves = inbox.is_first(&arrival, None);
             if let Some(row) = inbox.rows.get_mut(&key) {
@@ -153,7 +158,7 @@ fn redrive(server: &mut Locked<'_>, id: DeadId, request: &Redrive) -> Redriven {
         }
     }
     letter.redriven = Some((request.by.clone(), today));
-    Redriven::Now
+    Ok(Redriven::Now)
 }
 
 fn check_by(by: &str) -> Result<()> {
@@ -179,11 +184,11 @@ impl DeadLetterStore for ToyStore {
             return Err(Error::invalid("a payload is for exactly one dead letter").with_provider(NAME));
         }
         let mut server = self.link.change("redrive")?;
-        Ok(request
+        request
             .ids
             .iter()
             .map(|id| redrive(&mut server, *id, request))
-            .collect())
+            .collect()
     }
 
     async fn discard(&self, ids: &[DeadId], by: &str) -> Result<u64> {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use headless_abstractions::{DeadId, ErrorKind, Hold, InboxState, Marked, Redrive, Redriven, Store};
+use headless_abstractions::{
+    Appended, DeadId, ErrorKind, Hold, InboxState, Marked, Redrive, Redriven, Store,
+};
 use uuid::Uuid;
 
 use super::{
@@ -21,8 +23,8 @@ use crate::{
         RedriveKeepsRounds, RedrivePublishes, RedriveUnbounded, RedriveUnchecked,
     },
     outbox::{
-        node::{Node, outlast_lease},
-        samples::{complete, failure, id, keyed, message, numbers, owner},
+        node::{Node, nothing_lost, outlast_lease},
+        samples::{claims, complete, failure, id, keyed, message, numbers, owner},
     },
 };
 
@@ -43,6 +45,11 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
         case!(
             should_keep_the_link_when_redriven_with_another_payload,
             "an edited message keeps the link to what it was"
+        )
+        .catching(&[EditForgotten]),
+        case!(
+            should_refuse_another_payload_when_the_message_waits_in_the_outbox_again,
+            "a redrive whose payload would not be sent is a conflict, and the dead letter stays open"
         )
         .catching(&[EditForgotten]),
         case!(
@@ -183,6 +190,59 @@ async fn should_keep_the_link_when_redriven_with_another_payload<F: StoreFixture
         Some(complete(1)),
         "the message that the first dead letter keeps"
     );
+    Ok(())
+}
+
+async fn should_refuse_another_payload_when_the_message_waits_in_the_outbox_again<F: StoreFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    let node = Node::join(cx).await?;
+    node.outbox.append(&[message(1)]).await?;
+    let sent = claims(&node.claim(owner(1), 1).await?);
+    nothing_lost(&node.outbox.fail(owner(1), &sent, &failure("refused")).await?)?;
+    let letter = match open_letters(&node).await?.pop() {
+        Some(letter) => letter.id,
+        None => fail!("the message failed and has no dead letter"),
+    };
+    ensure_eq!(
+        node.outbox.append(&[message(1)]).await?,
+        vec![Appended::Stored],
+        "its publishing again"
+    );
+
+    let payload = Bytes::from_static(b"edited");
+    let request = Redrive::new(vec![letter], "ada").with_payload(payload.clone());
+    let mut rows = Vec::new();
+    for place in ["waits", "is with a relay"] {
+        match node.letters.redrive(&request).await {
+            Ok(answers) => fail!("a redrive while the message {place} was answered with {answers:?}"),
+            Err(error) => ensure_eq!(error.kind(), ErrorKind::Conflict, "the error while it {place}"),
+        }
+        let open: Vec<_> = open_letters(&node)
+            .await?
+            .iter()
+            .map(|letter| letter.id)
+            .collect();
+        ensure_eq!(open, vec![letter], "what is open while it {place}");
+        rows.extend(node.claim(owner(1), 10).await?);
+    }
+    ensure_eq!(rows.len(), 1, "how often the message is in the outbox");
+    ensure_eq!(
+        rows[0].message,
+        message(1),
+        "the message as it was published again"
+    );
+    node.ack_all(owner(1), &claims(&rows)).await?;
+
+    // Once that is gone, the edit is what is sent.
+    ensure_eq!(
+        node.letters.redrive(&request).await?,
+        vec![Redriven::Now],
+        "the redrive at last"
+    );
+    let rows = node.claim(owner(1), 10).await?;
+    ensure_eq!(numbers(&rows), vec![1], "what is in the outbox");
+    ensure_eq!(rows[0].message.payload, payload, "its payload");
     Ok(())
 }
 

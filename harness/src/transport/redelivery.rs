@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use headless_abstractions::{Delivery, Redelivery, Settlement, Subscription};
+use futures::future::{join, join_all};
+use headless_abstractions::{Delivery, DeliveryToken, ErrorKind, Redelivery, Settlement, Subscription};
 
 use super::{member::Member, refusing::refused, sending::arrived_once};
 use crate::{
@@ -10,7 +11,8 @@ use crate::{
     cx::{Cx, group, topic},
     fixture::{TransportFixture, TransportNode},
     mutation::Mutation::{
-        AckOnReceive, CloseKeepsDeliveries, ForgetDeliveryCount, IgnoreExtend, LeakMember, MisalignAnswers,
+        AckOnReceive, CloseKeepsDeliveries, ExtensionHidesOthers, ForgetDeliveryCount, IgnoreExtend,
+        LeakMember, MisalignAnswers, RequeueDrops,
     },
     wait::{elapse, within},
 };
@@ -55,6 +57,12 @@ pub(super) fn cases<F: TransportFixture>() -> Vec<Case<F>> {
         )
         .described(Flag::extend)
         .catching(&[MisalignAnswers]),
+        case!(
+            should_lose_nothing_when_extended_and_settled_at_once,
+            "a member finds all that it holds, whatever it does with other deliveries at that moment"
+        )
+        .described(Flag::extend)
+        .catching(&[ExtensionHidesOthers, RequeueDrops]),
     ]
 }
 
@@ -244,7 +252,7 @@ async fn refuse_to_extend<F: TransportFixture>(cx: &Cx<F>) -> CaseResult {
     let member = node.join(cx, "billing", &orders).await?;
     let delivery = member.take_one().await?;
     let answers = member.subscriber.extend(&[delivery.token], cx.lease()).await;
-    refused(&answers, headless_abstractions::ErrorKind::Unsupported)?;
+    refused(&answers, ErrorKind::Unsupported)?;
     member.settle(Settlement::Ack(delivery.token)).await?;
     Ok(())
 }
@@ -256,7 +264,7 @@ async fn should_answer_for_each_when_extensions_fail_in_part<F: TransportFixture
     let member = node.join(cx, "billing", &orders).await?;
     let held = member.take(2).await?;
     member.ack(&held[..1]).await?;
-    let never = headless_abstractions::DeliveryToken::new(u64::MAX);
+    let never = DeliveryToken::new(u64::MAX);
     let tokens = [held[1].token, held[0].token, never];
     let kinds: Vec<_> = member
         .subscriber
@@ -265,9 +273,81 @@ async fn should_answer_for_each_when_extensions_fail_in_part<F: TransportFixture
         .into_iter()
         .map(|answer| answer.err().map(|error| error.kind()))
         .collect();
-    let missing = Some(headless_abstractions::ErrorKind::NotFound);
+    let missing = Some(ErrorKind::NotFound);
     ensure_eq!(kinds, vec![None, missing, missing], "the answers");
     Ok(())
+}
+
+async fn should_lose_nothing_when_extended_and_settled_at_once<F: TransportFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    const ROUNDS: usize = 12;
+    const BATCH: usize = 48;
+    let orders = topic("orders");
+    let node = cx.node_with(&orders, &["billing"]).await?;
+    let member = join_for_long(cx, &node).await?;
+    let requeues = node.driver.info().capabilities.requeue;
+    for _ in 0..ROUNDS {
+        let messages = cx.messages(&orders, BATCH);
+        node.send(&messages).await?;
+        let held = member.take(BATCH).await?;
+        let [kept, acked, given_back] = [0, 1, 2].map(|n| held.iter().skip(n).step_by(3).collect::<Vec<_>>());
+        let tokens = |some: &[&Delivery]| some.iter().map(|delivery| delivery.token).collect::<Vec<_>>();
+
+        // As core does: all is extended that was unsettled a moment ago, in several calls.
+        let (mine, all) = (tokens(&kept), tokens(&held.iter().collect::<Vec<_>>()));
+        let extensions = mine.chunks(4).chain(all.chunks(16));
+        let extensions = join_all(extensions.map(|some| extend(&member, some)));
+        let settlements = acked.chunks(4).zip(given_back.chunks(4));
+        let settlements = join_all(settlements.flat_map(|(acked, given_back)| {
+            let acks = acked.iter().map(|delivery| Settlement::Ack(delivery.token));
+            let others = given_back.iter().map(|delivery| match requeues {
+                true => super::settling::requeue(delivery.token, None),
+                false => Settlement::Ack(delivery.token),
+            });
+            [
+                settle_all(&member, acks.collect()),
+                settle_all(&member, others.collect()),
+            ]
+        }));
+        let (extended, settled) = join(extensions, settlements).await;
+        for (token, answer) in extended.into_iter().flatten() {
+            match answer {
+                Some(ErrorKind::NotFound) if !mine.contains(&token) => {}
+                answer => ensure_eq!(answer, None, "the extension of what is held"),
+            }
+        }
+        for answer in settled.into_iter().flatten() {
+            answer?;
+        }
+
+        // What was given back is all that comes again, and what was extended is held still.
+        let back: Vec<_> = given_back
+            .iter()
+            .map(|delivery| delivery.message.clone())
+            .collect();
+        if requeues {
+            arrived_once(&back, member.work(back.len()).await?)?;
+        }
+        let acks = mine.iter().map(|token| Settlement::Ack(*token)).collect();
+        for answer in settle_all(&member, acks).await {
+            answer?;
+        }
+    }
+    member.nothing().await
+}
+
+/// Extends past the visibility time, and answers for each token with what went wrong.
+async fn extend(member: &Member, tokens: &[DeliveryToken]) -> Vec<(DeliveryToken, Option<ErrorKind>)> {
+    let answers = member.subscriber.extend(tokens, Duration::from_secs(7_200)).await;
+    let kinds = answers
+        .into_iter()
+        .map(|answer| answer.err().map(|error| error.kind()));
+    tokens.iter().copied().zip(kinds).collect()
+}
+
+async fn settle_all(member: &Member, batch: Vec<Settlement>) -> Vec<headless_abstractions::Result<()>> {
+    member.subscriber.settle(&batch).await
 }
 
 /// A member whose visibility time nobody waits for.

@@ -12,7 +12,10 @@ use super::{
     Bug, Mutant,
     seen::{named_again, reorder_keys},
 };
-use crate::mutation::Mutation;
+use crate::{mutation::Mutation, wait::elapse};
+
+/// How long a call of a buggy server is under way where others come between.
+const UNDER_WAY: Duration = Duration::from_millis(1);
 
 /// A settling call, with what it carries.
 #[derive(Clone, Copy)]
@@ -162,6 +165,16 @@ impl Mutant {
                 settled.lost.extend(late);
                 settled
             }
+            Some(Mutation::RenewalHidesBatch) => match call {
+                Call::Renew(_) => self.renew_slowly(owner, claims, call).await?,
+                _ if self
+                    .bug
+                    .seen(|seen| seen.renewing.get(&owner).is_some_and(|calls| *calls > 0)) =>
+                {
+                    Settled::without(claims.to_vec())
+                }
+                _ => self.send(owner, claims, call).await?,
+            },
             Some(Mutation::AckForgotten) if matches!(call, Call::Ack) => Settled::all(),
             Some(Mutation::RenewForgotten) if matches!(call, Call::Renew(_)) => Settled::all(),
             _ => self.send(owner, claims, call).await?,
@@ -171,6 +184,17 @@ impl Mutant {
         } else {
             settled
         })
+    }
+
+    /// A renewal that others can see to be under way.
+    async fn renew_slowly(&self, owner: Owner, claims: &[Claim], call: Call<'_>) -> Result<Settled> {
+        self.bug
+            .seen(|seen| *seen.renewing.entry(owner).or_default() += 1);
+        elapse(UNDER_WAY).await;
+        let answer = self.send(owner, claims, call).await;
+        self.bug
+            .seen(|seen| *seen.renewing.entry(owner).or_default() -= 1);
+        answer
     }
 
     /// With the epochs that the rows have now, whatever was named.
@@ -197,8 +221,22 @@ impl Mutant {
 
     /// Takes every row back from whoever holds it.
     async fn take_back(&self) -> Result<u64> {
+        self.take_back_from(self.handed_out()).await
+    }
+
+    /// Takes the rows back that are over now, though not at once.
+    async fn take_back_later(&self) -> Result<u64> {
+        let mut over = self.handed_out();
+        self.bug.seen(|seen| {
+            over.retain(|(_, claim)| seen.outbox.get(&claim.id).is_some_and(|held| held.has_ended()));
+        });
+        elapse(UNDER_WAY).await;
+        self.take_back_from(over).await
+    }
+
+    async fn take_back_from(&self, holders: Vec<(Owner, Claim)>) -> Result<u64> {
         let mut taken = 0;
-        for (owner, claim) in self.handed_out() {
+        for (owner, claim) in holders {
             let settled = self.outbox.abandon(owner, &[claim], &Abandon::unused()).await?;
             taken += u64::from(settled.is_complete());
         }
@@ -238,6 +276,9 @@ impl OutboxStore for Mutant {
             Some(Mutation::HeadForRun) => asked.in_flight = InFlight::OnePerKey,
             Some(Mutation::ClaimIgnoresLease) => {
                 self.take_back().await?;
+            }
+            Some(Mutation::ClaimForgetsRenewal) => {
+                self.take_back_later().await?;
             }
             _ => {}
         }

@@ -42,6 +42,8 @@ pub(super) struct Seen {
     handles: u128,
     /// Rows of the outbox that were handed out.
     pub(super) outbox: BTreeMap<MessageId, Held>,
+    /// How many renewals of the outbox are under way, by owner.
+    pub(super) renewing: BTreeMap<Owner, usize>,
     /// Rows of the inbox that were handed out, by an admission or from the park.
     pub(super) inbox: BTreeMap<(GroupName, MessageId), Held>,
     /// Those of them that came from the park.

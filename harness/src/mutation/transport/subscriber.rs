@@ -5,7 +5,7 @@ use std::{
     future::pending,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -28,6 +28,8 @@ pub(super) struct MutantSubscriber {
     handle_closed: Arc<AtomicBool>,
     closed: AtomicBool,
     paused: AtomicBool,
+    /// How many extensions are under way.
+    extending: AtomicUsize,
     group: GroupName,
     hands: Mutex<Hands>,
     turn: tokio::sync::Mutex<()>,
@@ -59,6 +61,7 @@ impl MutantSubscriber {
             handle_closed,
             closed: AtomicBool::new(false),
             paused: AtomicBool::new(false),
+            extending: AtomicUsize::new(0),
             group,
             hands: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
@@ -242,6 +245,9 @@ impl MutantSubscriber {
                     (answer, _) => answer,
                 }
             }
+            (Mutation::ExtensionHidesOthers, _) if self.extending.load(Ordering::Acquire) > 0 => Err(
+                Error::new(ErrorKind::LeaseLost, "the delivery has gone to another"),
+            ),
             (Mutation::SettleAnything, _) => {
                 // The answer is what the bug swallows.
                 let _answer = self.settle_inner(settlement).await;
@@ -332,7 +338,13 @@ impl Subscriber for MutantSubscriber {
                 .map(|token| hands.given.get(token).map_or(*token, |(inner, _)| *inner))
                 .collect()
         };
+        self.extending.fetch_add(1, Ordering::AcqRel);
+        if self.mutation == Mutation::ExtensionHidesOthers {
+            // Long enough that others come between.
+            elapse(Duration::from_millis(1)).await;
+        }
         let mut answers = self.inner.extend(&inner, by).await;
+        self.extending.fetch_sub(1, Ordering::AcqRel);
         if self.mutation == Mutation::MisalignAnswers {
             answers.reverse();
         }
