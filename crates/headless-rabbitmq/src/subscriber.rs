@@ -261,6 +261,12 @@ impl Member {
     fn longest_hold(&self) -> Duration {
         self.shared.config.consumer_timeout / 10 * 9
     }
+
+    /// How long the first delivery of a partition may be unsettled before it is handed on: that takes a receive, which
+    /// tells of it.
+    fn longest_partition_hold(&self) -> Duration {
+        self.shared.config.consumer_timeout / 2
+    }
 }
 
 impl Drop for RabbitMqSubscriber {

@@ -4,6 +4,10 @@
 
 #[path = "rabbitmq/alarm.rs"]
 mod alarm;
+#[path = "rabbitmq/consumer_timeout.rs"]
+mod consumer_timeout;
+#[path = "rabbitmq/delivery_limit.rs"]
+mod delivery_limit;
 #[path = "rabbitmq/foreign.rs"]
 mod foreign;
 #[path = "rabbitmq/lost.rs"]

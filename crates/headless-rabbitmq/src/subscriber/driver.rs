@@ -243,6 +243,11 @@ impl Driver {
             return due;
         }
         due = due.min(state.next_lapse(self.member.longest_hold()).unwrap_or(due));
+        // The server would close the channel of a partition before the next beat, where its time-out is short.
+        if self.group.shares() {
+            let longest = self.member.longest_partition_hold();
+            due = due.min(state.next_overdue(longest).unwrap_or(due));
+        }
         if state.receiving == 0 {
             let is_reading = self.consumers.keys().any(|at| {
                 let lane = state.lanes.get(*at);

@@ -88,6 +88,11 @@ impl Group {
         self.round = None;
     }
 
+    /// Whether it is among the members and knows the others: it then takes and hands on partitions.
+    pub(super) const fn shares(&self) -> bool {
+        self.is_in && self.is_settled
+    }
+
     pub(super) const fn is_in(&self) -> bool {
         self.is_in
     }
@@ -360,7 +365,7 @@ impl Driver {
                 share
             }
         };
-        let longest = self.member.shared.config.consumer_timeout / 2;
+        let longest = self.member.longest_partition_hold();
         let missing: Vec<usize> = {
             let mut state = self.member.state();
             state.wanted.clear();

@@ -414,6 +414,18 @@ impl State {
             })
             .min()
     }
+
+    /// When the first delivery of a partition will have been held for so long, of those that are not on their way to
+    /// others already.
+    pub(super) fn next_overdue(&self, longest: Duration) -> Option<Moment> {
+        let is_going = |at: &usize| self.wanted.contains(at) || self.given_up.contains(at);
+        let lanes = self.lanes.iter().enumerate();
+        lanes
+            .filter(|(at, lane)| lane.is_ordered() && lane.channel.is_some() && !is_going(at))
+            .filter_map(|(_, lane)| lane.items.values().next())
+            .map(|item| far(item.since, longest))
+            .min()
+    }
 }
 
 /// A moment that much later, or one that nobody lives to see.

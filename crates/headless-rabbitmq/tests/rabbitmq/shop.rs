@@ -8,6 +8,7 @@ use headless_abstractions::{
 };
 use headless_harness::{Namespace, Unavailable, services};
 use headless_rabbitmq::{RabbitMq, RabbitMqConfig};
+use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use uuid::Uuid;
 
 /// How long anything may take that must happen.
@@ -47,11 +48,10 @@ impl Shop {
     }
 
     pub(crate) async fn open_at(url: &str, order: TopicOrder) -> Self {
-        let namespace = headless_rabbitmq::Namespace::parse(Namespace::unique().as_str()).unwrap();
-        let config = RabbitMqConfig::new(url)
-            .unwrap()
-            .with_namespace(namespace)
-            .with_call_timeout(Duration::from_secs(5));
+        Self::open_with(config_at(url), order).await
+    }
+
+    pub(crate) async fn open_with(config: RabbitMqConfig, order: TopicOrder) -> Self {
         let rabbitmq = RabbitMq::connect_with(config.clone()).await.unwrap();
         let topology = Topology::new()
             .with_topic(TopicSpec::new(orders(), order))
@@ -66,14 +66,40 @@ impl Shop {
     }
 
     pub(crate) async fn join(&self) -> Box<dyn Subscriber> {
-        let to = Subscription::new(billing(), orders(), Owner::from_bits(Uuid::new_v4().as_u128()));
-        self.rabbitmq.subscribe(&to).await.unwrap()
+        self.rabbitmq.subscribe(&member_of(billing())).await.unwrap()
+    }
+
+    /// How many messages a queue of this namespace holds, of which nobody has any.
+    pub(crate) async fn ready(&self, rest: &str) -> u32 {
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let channel = self.rabbitmq.client().await.unwrap();
+        let queue = channel
+            .queue_declare(self.name(rest), passive, FieldTable::default())
+            .await
+            .unwrap();
+        queue.message_count()
     }
 
     pub(crate) async fn end(self) {
         self.rabbitmq.delete_namespace().await.unwrap();
         self.rabbitmq.close().await.unwrap();
     }
+}
+
+/// The settings for a namespace that nobody else has.
+pub(crate) fn config_at(url: &str) -> RabbitMqConfig {
+    RabbitMqConfig::new(url)
+        .unwrap()
+        .with_namespace(headless_rabbitmq::Namespace::parse(Namespace::unique().as_str()).unwrap())
+        .with_call_timeout(Duration::from_secs(5))
+}
+
+/// What a new member of this group asks for.
+pub(crate) fn member_of(group: GroupName) -> Subscription {
+    Subscription::new(group, orders(), Owner::from_bits(Uuid::new_v4().as_u128()))
 }
 
 pub(crate) fn partitioned(count: u16) -> TopicOrder {
@@ -112,10 +138,18 @@ pub(crate) async fn send_all(rabbitmq: &RabbitMq, messages: &[Message]) -> usize
 
 /// Receives, and acks, until this many different messages were seen; answers their bodies as they first came.
 pub(crate) async fn work(member: &dyn Subscriber, count: usize) -> Vec<String> {
+    work_until(member, |bodies| bodies.len() >= count).await
+}
+
+/// Receives, and acks, until what was seen is enough; answers the bodies as they first came.
+pub(crate) async fn work_until(
+    member: &dyn Subscriber,
+    mut is_enough: impl FnMut(&[String]) -> bool,
+) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut bodies = Vec::new();
     let working = async {
-        while bodies.len() < count {
+        while !is_enough(&bodies) {
             // Errors are a server that is away: the contract is to call again.
             let received = match member.receive(50, Duration::from_millis(200)).await {
                 Ok(received) => received,
@@ -139,7 +173,7 @@ pub(crate) async fn work(member: &dyn Subscriber, count: usize) -> Vec<String> {
         }
     };
     if tokio::time::timeout(PATIENCE * 2, working).await.is_err() {
-        panic!("{} of {count} messages came", bodies.len());
+        panic!("only {} messages came", bodies.len());
     }
     bodies
 }
