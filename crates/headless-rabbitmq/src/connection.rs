@@ -27,6 +27,9 @@ use crate::{
 
 /// The reply code of a good-bye.
 const BYE: u16 = 200;
+/// What stands in a file with certificates, and in one with a key as the client reads it (RFC 7468).
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----";
 
 /// A connection's place: empty at first and when the connection was lost.
 pub(crate) struct Link {
@@ -188,26 +191,35 @@ fn tls(config: &RabbitMqConfig) -> Result<OwnedTLSConfig> {
     let cert_chain = match &config.ca_file {
         None => None,
         Some(file) => Some(
-            String::from_utf8(read("ca_file", file)?)
+            String::from_utf8(read("ca_file", file, CERTIFICATE)?)
                 .map_err(|error| Error::invalid("ca_file is not PEM").with_source(error))?,
         ),
     };
     let identity = match (&config.cert_file, &config.key_file) {
         (Some(cert), Some(key)) => Some(OwnedIdentity::PKCS8 {
-            pem: read("cert_file", cert)?,
-            key: read("key_file", key)?,
+            pem: read("cert_file", cert, CERTIFICATE)?,
+            key: read("key_file", key, KEY)?,
         }),
         _ => None,
     };
     Ok(OwnedTLSConfig { identity, cert_chain })
 }
 
-fn read(setting: &str, file: &Path) -> Result<Vec<u8>> {
-    fs::read(file).map_err(|error: io::Error| {
+/// Reads a file that is to hold this. The client passes over a file without, and then trusts nobody.
+fn read(setting: &str, file: &Path, needed: &str) -> Result<Vec<u8>> {
+    let text = fs::read(file).map_err(|error: io::Error| {
         Error::invalid(format!("{setting} {} cannot be read", file.display()))
             .with_provider(NAME)
             .with_source(error)
-    })
+    })?;
+    if !text.windows(needed.len()).any(|part| part == needed.as_bytes()) {
+        return Err(Error::invalid(format!(
+            "{setting} {} holds no PEM that says {needed}",
+            file.display()
+        ))
+        .with_provider(NAME));
+    }
+    Ok(text)
 }
 
 impl fmt::Debug for Link {

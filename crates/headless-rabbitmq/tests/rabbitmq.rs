@@ -18,3 +18,5 @@ mod plain;
 mod rights;
 #[path = "rabbitmq/shop.rs"]
 mod shop;
+#[path = "rabbitmq/tls.rs"]
+mod tls;
