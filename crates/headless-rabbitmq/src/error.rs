@@ -78,6 +78,11 @@ fn refused(error: &AMQPError) -> Error {
             ErrorKind::Denied,
             format!("the server refused user, password, virtual host or a right: {said}"),
         ),
+        // It says "not found" of both. What is down is there, with all that it holds.
+        Soft(AMQPSoftError::NOTFOUND) if said.as_str().contains("down or inaccessible") => of(
+            ErrorKind::Unavailable,
+            format!("the node of a queue does not run, or the queue does not on it: {said}"),
+        ),
         Soft(AMQPSoftError::NOTFOUND) => of(ErrorKind::NotFound, format!("{said}: declare it again")),
         Soft(AMQPSoftError::RESOURCELOCKED) => of(
             ErrorKind::Conflict,
@@ -156,6 +161,22 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
             assert!(error.is_outcome_unknown() && error.is_retryable(), "{error}");
         }
+    }
+
+    #[test]
+    fn should_be_unavailable_when_a_queue_is_there_and_down() {
+        let of = |said: &str| {
+            let error = AMQPError::new(AMQPSoftError::NOTFOUND.into(), said.into());
+            fault(lapin::ErrorKind::ProtocolError(error).into())
+        };
+        // Both as RabbitMQ 3.10.8 says them.
+        let down = of(
+            "NOT_FOUND - home node 'rabbit@a' of durable queue 'hl!registry' in vhost '/' is down or inaccessible",
+        );
+        assert_eq!(down.kind(), ErrorKind::Unavailable, "{down}");
+        assert!(down.is_retryable());
+        let none = of("NOT_FOUND - no queue 'hl!registry' in vhost '/'");
+        assert_eq!(none.kind(), ErrorKind::NotFound, "{none}");
     }
 
     #[test]
