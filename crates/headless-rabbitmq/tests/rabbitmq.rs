@@ -8,6 +8,8 @@ mod alarm;
 mod consumer_timeout;
 #[path = "rabbitmq/delivery_limit.rs"]
 mod delivery_limit;
+#[path = "rabbitmq/durable.rs"]
+mod durable;
 #[path = "rabbitmq/foreign.rs"]
 mod foreign;
 #[path = "rabbitmq/lost.rs"]
