@@ -337,9 +337,9 @@ async fn should_lose_nothing_when_extended_and_settled_at_once<F: TransportFixtu
     member.nothing().await
 }
 
-/// Extends past the visibility time, and answers for each token with what went wrong.
+/// Extends past the visibility time, by less than brokers let a consumer wait, and answers for each token with what went wrong.
 async fn extend(member: &Member, tokens: &[DeliveryToken]) -> Vec<(DeliveryToken, Option<ErrorKind>)> {
-    let answers = member.subscriber.extend(tokens, Duration::from_secs(7_200)).await;
+    let answers = member.subscriber.extend(tokens, Duration::from_mins(20)).await;
     let kinds = answers
         .into_iter()
         .map(|answer| answer.err().map(|error| error.kind()));
@@ -353,6 +353,6 @@ async fn settle_all(member: &Member, batch: Vec<Settlement>) -> Vec<headless_abs
 /// A member whose visibility time nobody waits for.
 async fn join_for_long<F: TransportFixture>(cx: &Cx<F>, node: &TransportNode) -> CaseResult<Member> {
     let subscription = Subscription::new(group("billing"), topic("orders"), cx.owner());
-    node.join_as(cx, subscription.with_visibility(Duration::from_secs(3_600)))
+    node.join_as(cx, subscription.with_visibility(Duration::from_mins(10)))
         .await
 }
