@@ -6,22 +6,27 @@ use lapin::options::{BasicAckOptions, BasicNackOptions};
 
 use crate::channel::Chan;
 
-/// Tells the server that a delivery is done with; with `multiple`, all before it on this channel too.
-pub(super) fn ack(channel: &Chan, tag: u64, multiple: bool) {
-    sent(
-        channel
-            .basic_ack(tag, BasicAckOptions { multiple })
-            .now_or_never(),
-    );
+/// A channel through which deliveries are settled.
+pub(super) trait Settles: Clone {
+    /// Tells the server that a delivery is done with; with `multiple`, all before it on this channel too.
+    fn ack(&self, tag: u64, multiple: bool);
+
+    /// Gives a delivery back.
+    fn requeue(&self, tag: u64);
 }
 
-/// Gives a delivery back.
-pub(super) fn requeue(channel: &Chan, tag: u64) {
-    let options = BasicNackOptions {
-        multiple: false,
-        requeue: true,
-    };
-    sent(channel.basic_nack(tag, options).now_or_never());
+impl Settles for Chan {
+    fn ack(&self, tag: u64, multiple: bool) {
+        sent(self.basic_ack(tag, BasicAckOptions { multiple }).now_or_never());
+    }
+
+    fn requeue(&self, tag: u64) {
+        let options = BasicNackOptions {
+            multiple: false,
+            requeue: true,
+        };
+        sent(self.basic_nack(tag, options).now_or_never());
+    }
 }
 
 fn sent(written: Option<lapin::Result<()>>) {

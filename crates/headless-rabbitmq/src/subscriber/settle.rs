@@ -11,11 +11,11 @@ use lapin::options::BasicQosOptions;
 use tokio::time::timeout;
 
 use super::{
-    Member, push,
+    Member,
+    push::Settles,
     state::{State, far},
 };
 use crate::{
-    channel::Chan,
     clock,
     error::{NAME, fault, overdue},
 };
@@ -66,7 +66,7 @@ pub(super) async fn settle(member: &Member, batch: &[Settlement]) -> Vec<Result<
 }
 
 /// The answers, each with the lane whose channel it depends on.
-type Answers = Vec<(Option<usize>, Result<()>)>;
+pub(super) type Answers = Vec<(Option<usize>, Result<()>)>;
 
 fn fail(answers: &mut Answers, of: impl Fn(usize) -> bool, error: impl Fn() -> Error) {
     for (lane, answer) in answers {
@@ -77,7 +77,7 @@ fn fail(answers: &mut Answers, of: impl Fn(usize) -> bool, error: impl Fn() -> E
 }
 
 /// Writes all of it, in one go under the lock: another settlement comes before or after it, on the wire too.
-fn write(state: &mut State, batch: &[Settlement]) -> (Answers, Vec<(usize, Chan)>) {
+pub(super) fn write<C: Settles>(state: &mut State<C>, batch: &[Settlement]) -> (Answers, Vec<(usize, C)>) {
     let mut done: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
     let mut touched: BTreeSet<usize> = BTreeSet::new();
     let mut answers = Answers::with_capacity(batch.len());
@@ -113,7 +113,7 @@ fn write(state: &mut State, batch: &[Settlement]) -> (Answers, Vec<(usize, Chan)
             }
             Settlement::Requeue { .. } => {
                 if let Some(channel) = state.lanes.get(at).and_then(|lane| lane.channel.as_ref()) {
-                    push::requeue(channel, tag);
+                    channel.requeue(tag);
                 }
                 state.finish(at, tag);
                 touched.insert(at);
@@ -125,7 +125,7 @@ fn write(state: &mut State, batch: &[Settlement]) -> (Answers, Vec<(usize, Chan)
         if let Some(lane) = state.lanes.get(at)
             && let Some(channel) = &lane.channel
         {
-            acknowledge(channel, &tags, lane.items.first_key_value().map(|(tag, _)| *tag));
+            acknowledge(channel, &tags, lane.settled_before());
         }
     }
     let touched = touched.into_iter().filter_map(|at| {
@@ -135,16 +135,17 @@ fn write(state: &mut State, batch: &[Settlement]) -> (Answers, Vec<(usize, Chan)
     (answers, touched.collect())
 }
 
-/// Acknowledges with as few frames as can be: all that is before the first unsettled delivery of the channel with one.
-fn acknowledge(channel: &Chan, tags: &BTreeSet<u64>, first_left: Option<u64>) {
+/// Acknowledges with as few frames as can be: all that is before the first unsettled delivery of the channel with one, if
+/// that is known.
+fn acknowledge(channel: &impl Settles, tags: &BTreeSet<u64>, settled_before: Option<u64>) {
     let (before, after): (Vec<u64>, Vec<u64>) = tags
         .iter()
-        .partition(|tag| first_left.is_none_or(|left| **tag < left));
+        .partition(|tag| settled_before.is_some_and(|first| **tag < first));
     if let Some(last) = before.last() {
-        push::ack(channel, *last, true);
+        channel.ack(*last, true);
     }
     for tag in after {
-        push::ack(channel, tag, false);
+        channel.ack(tag, false);
     }
 }
 

@@ -10,8 +10,11 @@ use headless_abstractions::{
     TopicName,
 };
 
-use super::push;
+use super::push::Settles;
 use crate::{channel::Chan, clock::Moment};
+
+#[cfg(test)]
+mod tests;
 
 /// How many tokens that were lost are remembered.
 const REMEMBERED: usize = 10_000;
@@ -19,18 +22,22 @@ const REMEMBERED: usize = 10_000;
 /// A queue, and what of it this member has. A lane has a channel of its own: closing it gives back in place, and the tags
 /// of what is not read yet are higher than those of what is.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Lane<C = Chan> {
     pub(super) topic: TopicName,
     /// On an ordered topic.
     pub(super) partition: Option<Partition>,
     /// The channel, while there is one.
-    pub(super) channel: Option<Chan>,
+    pub(super) channel: Option<C>,
     /// Rises with each channel, so that what is left of an older one is known as such.
     pub(super) serial: u64,
     /// What the server waits for, by its tag.
     pub(super) items: BTreeMap<u64, Item>,
     /// Those that no receive has returned yet.
     ready: BTreeSet<u64>,
+    /// The last tag that came through this channel.
+    last: u64,
+    /// Whether everything that the server waits for up to that tag is in `items`.
+    is_whole: bool,
 }
 
 /// A delivery of the server's.
@@ -71,7 +78,7 @@ impl Item {
     }
 }
 
-impl Lane {
+impl<C> Lane<C> {
     pub(super) const fn new(topic: TopicName, partition: Option<Partition>) -> Self {
         Self {
             topic,
@@ -80,18 +87,27 @@ impl Lane {
             serial: 0,
             items: BTreeMap::new(),
             ready: BTreeSet::new(),
+            last: 0,
+            is_whole: true,
         }
     }
 
     pub(super) const fn is_ordered(&self) -> bool {
         self.partition.is_some()
     }
+
+    /// The tag before which nothing is unsettled, so that one acknowledgement may be of all that is; `None` where the server
+    /// may wait for something that is not known here.
+    pub(super) fn settled_before(&self) -> Option<u64> {
+        let first = self.items.first_key_value().map(|(tag, _)| *tag);
+        self.is_whole.then(|| first.unwrap_or(self.last + 1))
+    }
 }
 
 /// What a member knows of itself.
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) lanes: Vec<Lane>,
+pub(super) struct State<C = Chan> {
+    pub(super) lanes: Vec<Lane<C>>,
     /// Where each token's delivery is: lane and tag.
     tokens: BTreeMap<u64, (usize, u64)>,
     next_token: u64,
@@ -120,8 +136,8 @@ pub(super) struct State {
     turn: usize,
 }
 
-impl State {
-    pub(super) fn new(lanes: Vec<Lane>, prefetch: usize, visibility: Duration, now: Moment) -> Self {
+impl<C: Settles> State<C> {
+    pub(super) fn new(lanes: Vec<Lane<C>>, prefetch: usize, visibility: Duration, now: Moment) -> Self {
         Self {
             lanes,
             tokens: BTreeMap::new(),
@@ -166,9 +182,9 @@ impl State {
     fn tell(&mut self) -> Vec<Revoked> {
         let mut told = std::mem::take(&mut self.revoked);
         for at in std::mem::take(&mut self.wanted) {
-            if self.lanes.get(at).is_some_and(|lane| lane.channel.is_some()) {
+            let is_open = self.lanes.get(at).is_some_and(|lane| lane.channel.is_some());
+            if is_open && self.given_up.insert(at) {
                 self.forget_items(at);
-                self.given_up.insert(at);
                 told.insert(at);
             }
         }
@@ -196,6 +212,10 @@ impl State {
     }
 
     fn hand_out_of(&mut self, at: usize, room: usize, until: Moment, deliveries: &mut Vec<Delivery>) {
+        // Others get what was in hand before anything that follows it.
+        if self.given_up.contains(&at) {
+            return;
+        }
         let Some(lane) = self.lanes.get_mut(at) else {
             return;
         };
@@ -243,14 +263,20 @@ impl State {
         }
     }
 
-    /// Notes a delivery that has come through this channel of the lane.
+    /// Notes a delivery that has come through this channel of the lane. What still comes for a partition of which a receive
+    /// has told goes back with the channel: it follows what went back before it.
     pub(super) fn arrived(&mut self, at: usize, serial: u64, tag: u64, item: Item) {
+        let is_given_up = self.given_up.contains(&at);
         if let Some(lane) = self.lanes.get_mut(at)
             && lane.serial == serial
             && lane.channel.is_some()
         {
-            lane.items.insert(tag, item);
-            lane.ready.insert(tag);
+            lane.is_whole &= !is_given_up && tag == lane.last + 1;
+            lane.last = lane.last.max(tag);
+            if !is_given_up {
+                lane.items.insert(tag, item);
+                lane.ready.insert(tag);
+            }
         }
     }
 
@@ -339,7 +365,7 @@ impl State {
     fn return_items(&mut self, at: usize, tags: &[u64]) {
         for tag in tags {
             if let Some(channel) = self.lanes.get(at).and_then(|lane| lane.channel.as_ref()) {
-                push::requeue(channel, *tag);
+                channel.requeue(*tag);
             }
             self.lose(at, *tag);
         }
@@ -368,22 +394,27 @@ impl State {
             .lanes
             .get(at)
             .map_or(Vec::new(), |lane| lane.items.keys().copied().collect());
+        if let Some(lane) = self.lanes.get_mut(at) {
+            lane.is_whole &= tags.is_empty();
+        }
         for tag in tags {
             self.lose(at, tag);
         }
     }
 
     /// The lane has this channel from now on.
-    pub(super) fn open(&mut self, at: usize, channel: Chan) -> u64 {
+    pub(super) fn open(&mut self, at: usize, channel: C) -> u64 {
         self.lanes.get_mut(at).map_or(0, |lane| {
             lane.serial += 1;
             lane.channel = Some(channel);
+            lane.last = 0;
+            lane.is_whole = true;
             lane.serial
         })
     }
 
     /// The lane has no channel any more: what it held goes back to the group. A partition is reported, unless it was.
-    pub(super) fn shut(&mut self, at: usize) -> Option<Chan> {
+    pub(super) fn shut(&mut self, at: usize) -> Option<C> {
         self.forget_items(at);
         let is_told = self.given_up.remove(&at);
         self.wanted.remove(&at);
