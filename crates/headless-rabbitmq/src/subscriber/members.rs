@@ -33,6 +33,9 @@ use crate::{
     talk::{Answer, Peer, Say},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// How long members have to say that they are there.
 const ROUND: Duration = Duration::from_secs(1);
 /// How often the number of members is looked at: an eighth of the visibility time, between these.
@@ -97,10 +100,12 @@ impl Group {
         self.is_in
     }
 
+    /// The end of the round, or the next beat: there is none while a round is open.
     pub(super) fn next_due(&self) -> Option<Moment> {
-        let beat = self.is_in.then_some(self.next_beat);
-        let round = self.round.as_ref().map(|round| round.until);
-        beat.into_iter().chain(round).min()
+        match &self.round {
+            Some(round) => Some(round.until),
+            None => self.is_in.then_some(self.next_beat),
+        }
     }
 
     fn hear(&mut self, peer: Peer) {
