@@ -72,18 +72,20 @@ impl Link {
 
     /// Says good-bye, within the call's time-out.
     pub(crate) async fn close(&self, config: &RabbitMqConfig) -> Result<()> {
-        let live = self.live.lock().await.take();
-        let Some(live) = live.filter(|live| live.is_up()) else {
-            return Ok(());
+        let closing = async {
+            // Waits for whoever is connecting.
+            let live = self.live.lock().await.take();
+            let Some(live) = live.filter(|live| live.is_up()) else {
+                return Ok(());
+            };
+            match live.connection.close(BYE, "bye".into()).await.map_err(fault) {
+                // What broke while it was being closed is closed.
+                Err(error) if !live.is_closing() => Err(error),
+                _ => Ok(()),
+            }
         };
-        let closed = timeout(config.call_timeout, live.connection.close(BYE, "bye".into()))
-            .await
-            .map_err(|_elapsed| overdue("close", "call_timeout"))?;
-        match closed.map_err(fault) {
-            // What broke while it was being closed is closed.
-            Err(error) if !live.is_closing() => Err(error),
-            _ => Ok(()),
-        }
+        let closed = timeout(config.call_timeout, closing).await;
+        closed.unwrap_or_else(|_elapsed| Err(overdue("close", "call_timeout")))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::Arc,
     task::Poll,
 };
 
@@ -11,7 +12,10 @@ use headless_abstractions::{
     Error, ErrorKind, Message, PartitionKey, Priority, Result, Sent, TopicName, TopicOrder,
 };
 use lapin::{Confirmation, options::BasicPublishOptions, types::ShortString};
-use tokio::time::{timeout, timeout_at};
+use tokio::{
+    task::unconstrained,
+    time::{timeout, timeout_at},
+};
 
 use super::{all_closed, unknown_topic};
 use crate::{
@@ -23,6 +27,10 @@ use crate::{
     rabbitmq::Shared,
     registry::Known,
 };
+
+mod returned;
+
+use self::returned::{doubt, tell_returned};
 
 /// How many bytes of payload may wait for their confirms, unless a single message is larger: the client keeps a copy.
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
@@ -99,20 +107,10 @@ async fn send_all(shared: &Shared, batch: &[Message], answers: &mut Answers) -> 
             )
         })?
         .map_err(|_closed| crate::error::closed("send"))?;
-    let live = shared.publish.live(&shared.config).await?;
-    let topics: BTreeSet<&TopicName> = batch.iter().map(|message| &message.topic).collect();
-    let known = shared.known_with(&live, topics.into_iter()).await?;
-    let going = plan(shared, &known, batch, answers);
-    if going.is_empty() {
+    let prepared = timeout_at(until, prepare(shared, batch, answers)).await;
+    let Some((live, going, channel)) = prepared.unwrap_or_else(|_elapsed| Err(too_late()))? else {
         return Ok(());
-    }
-    if live.is_blocked() {
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            "the server holds publishers back: it is short of memory or disk (see `rabbitmqctl status`)",
-        ));
-    }
-    let channel = live.publisher().await?;
+    };
     let mut flight = Flight {
         channel: &channel,
         window: shared.config.publish_window.get(),
@@ -121,26 +119,65 @@ async fn send_all(shared: &Shared, batch: &[Message], answers: &mut Answers) -> 
         returned: BTreeSet::new(),
         is_broken: false,
     };
-    let sent = timeout_at(until, flight.run(batch, &going, answers)).await;
-    if sent.is_err() {
+    let is_whole = timeout_at(until, flight.run(batch, &going, answers))
+        .await
+        .is_ok();
+    if !is_whole {
         flight.give_up(&live, answers);
-        return Err(Error::new(
-            ErrorKind::Timeout,
-            "the message was not sent within call_timeout; send it again",
-        ));
     }
     let (returned, is_broken) = (std::mem::take(&mut flight.returned), flight.is_broken);
     drop(flight);
-    if is_broken {
-        // A topic may have been deleted behind our back: look again next time.
+    if is_broken || (!is_whole && !returned.is_empty()) {
+        doubt(&going, answers);
+        // A topic or queue may have been deleted behind our back: look again next time.
         shared.registry.forget();
-    } else {
+    }
+    if is_whole && !is_broken {
         live.give_back(channel);
     }
     if !returned.is_empty() {
-        tell_unrouted(shared, &live, batch, &going, &returned, answers).await;
+        let known = if is_whole && !is_broken {
+            timeout_at(until, shared.known(&live)).await.ok()
+        } else {
+            None
+        };
+        let known = known.and_then(Result::ok);
+        if tell_returned(known.as_deref(), batch, &going, &returned, answers) {
+            shared.registry.forget();
+        }
     }
-    Ok(())
+    if is_whole { Ok(()) } else { Err(too_late()) }
+}
+
+/// What is needed before anything is sent; `None` when nothing is left to send.
+async fn prepare(
+    shared: &Shared,
+    batch: &[Message],
+    answers: &mut Answers,
+) -> Result<Option<(Arc<Live>, Vec<Going>, Chan)>> {
+    let live = shared.publish.live(&shared.config).await?;
+    let topics: BTreeSet<&TopicName> = batch.iter().map(|message| &message.topic).collect();
+    let known = shared.known_with(&live, topics.into_iter()).await?;
+    let going = plan(shared, &known, batch, answers);
+    if going.is_empty() {
+        return Ok(None);
+    }
+    if live.is_blocked() {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "the server holds publishers back: it is short of memory or disk (see `rabbitmqctl status`)",
+        ));
+    }
+    let channel = live.publisher().await?;
+    Ok(Some((live, going, channel)))
+}
+
+/// Of what was not begun.
+fn too_late() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "the message was not sent within call_timeout; send it again",
+    )
 }
 
 /// A message on its way: its place in the batch and where it goes.
@@ -305,7 +342,12 @@ impl<'a> Flight<'a> {
 
     /// What waits for its confirm may have been sent; what follows was not.
     fn give_up(&mut self, live: &Live, answers: &mut Answers) {
-        for (at, _, _) in self.pending.drain(..) {
+        for (at, _, confirming) in std::mem::take(&mut self.pending) {
+            // One that has come out of turn is read: what came back may hang on it.
+            if let Some(confirmed) = unconstrained(confirming).now_or_never() {
+                self.answer(at, confirmed, answers);
+                continue;
+            }
             let error = if live.is_blocked() {
                 Error::new(
                     ErrorKind::Timeout,
@@ -340,30 +382,4 @@ fn not_sent() -> Error {
         ErrorKind::Unavailable,
         "the channel went before the message was sent; send it again",
     )
-}
-
-/// Answers for messages that came back. Whether that is an error is asked anew: another process may have required it.
-async fn tell_unrouted(
-    shared: &Shared,
-    live: &Live,
-    batch: &[Message],
-    going: &[Going],
-    returned: &BTreeSet<String>,
-    answers: &mut Answers,
-) {
-    let known = shared.known(live).await;
-    for Going { at, .. } in going {
-        let Some(message) = batch
-            .get(*at)
-            .filter(|message| returned.contains(&message.id.to_string()))
-        else {
-            continue;
-        };
-        let answer = match &known {
-            Ok(known) if known.topic(&message.topic).is_some_and(|topic| topic.required) => Err(unattended()),
-            Ok(_) => Ok(Sent::Unrouted),
-            Err(error) => Err(same(error)),
-        };
-        set(answers, *at, answer);
-    }
 }

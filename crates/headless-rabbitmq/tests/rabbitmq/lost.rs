@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use headless_abstractions::{ErrorKind, Message, Settlement, TopicOrder, Transport};
-use headless_harness::services;
+use headless_harness::{FaultProxy, services};
+use headless_rabbitmq::RabbitMq;
 use lapin::options::QueueDeleteOptions;
 
-use crate::shop::{PATIENCE, Shop, billing, message, partitioned, send_all, there, work};
+use crate::shop::{PATIENCE, Shop, billing, config_at, message, partitioned, send_all, there, work};
 
 fn of_keys(keys: usize, each: usize) -> Vec<Message> {
     (0..each)
@@ -126,11 +127,67 @@ async fn should_be_told_when_a_queue_is_deleted_under_its_consumer() {
     };
     let error = tokio::time::timeout(PATIENCE, told).await.unwrap();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-    // Nobody takes it now, and that is said.
-    let answers = shop.rabbitmq.send(&[message("a:1")]).await;
-    assert!(
-        matches!(answers[..], [Ok(headless_abstractions::Sent::Unrouted)]),
-        "{answers:?}"
-    );
+    // The group has a right to what is sent now: it is not "unrouted", and is taken once the queue is there again.
+    let answer = shop.rabbitmq.send(&[message("a:1")]).await.pop().unwrap();
+    let error = answer.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.is_retryable() && !error.is_outcome_unknown(), "{error}");
+    shop.declare(TopicOrder::Unordered).await;
+    let member = shop.join().await;
+    send_all(&shop.rabbitmq, &[message("a:2")]).await;
+    assert_eq!(work(&*member, 1).await, ["a:2"]);
+    member.close().await.unwrap();
     shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_be_unavailable_when_the_queue_of_one_partition_is_missing() {
+    let Some(shop) = Shop::open(partitioned(1)).await else {
+        return;
+    };
+    let channel = shop.rabbitmq.client().await.unwrap();
+    channel
+        .queue_delete(shop.name(":billing:orders:0"), QueueDeleteOptions::default())
+        .await
+        .unwrap();
+    for answer in shop.rabbitmq.send(&of_keys(2, 2)).await {
+        let error = answer.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_end_every_send_when_the_server_answers_nothing() {
+    let Some(url) = there(services::rabbitmq()) else {
+        return;
+    };
+    let way = FaultProxy::in_front_of(&url).unwrap();
+    // A connection that is dead is missed long after the test has given up.
+    let config = config_at(&way.url_for(&url).unwrap())
+        .with_call_timeout(Duration::from_secs(1))
+        .with_heartbeat(Duration::from_secs(60));
+    let namespace = config.namespace.clone();
+    let shop = Shop::open_with(config, TopicOrder::Unordered).await;
+    way.black_hole();
+    // One finds the channel that the declaration left; the others need channels of their own, and get none.
+    let sends = (0..3).map(|n| {
+        let rabbitmq = shop.rabbitmq.clone();
+        async move { rabbitmq.send(&[message(&format!("k:{n}"))]).await.pop().unwrap() }
+    });
+    let answers = tokio::time::timeout(PATIENCE, futures::future::join_all(sends))
+        .await
+        .unwrap();
+    let mut unknown = 0;
+    for answer in answers {
+        let error = answer.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        unknown += usize::from(error.is_outcome_unknown());
+    }
+    assert_eq!(unknown, 1, "of the one that was sent");
+    let directly = RabbitMq::connect_with(config_at(&url).with_namespace(namespace))
+        .await
+        .unwrap();
+    directly.delete_namespace().await.unwrap();
+    directly.close().await.unwrap();
 }

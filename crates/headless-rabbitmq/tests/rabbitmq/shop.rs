@@ -53,11 +53,16 @@ impl Shop {
 
     pub(crate) async fn open_with(config: RabbitMqConfig, order: TopicOrder) -> Self {
         let rabbitmq = RabbitMq::connect_with(config.clone()).await.unwrap();
+        let shop = Self { rabbitmq, config };
+        shop.declare(order).await;
+        shop
+    }
+
+    pub(crate) async fn declare(&self, order: TopicOrder) {
         let topology = Topology::new()
             .with_topic(TopicSpec::new(orders(), order))
             .with_group(GroupSpec::new(billing(), orders()));
-        rabbitmq.declare(&topology).await.unwrap();
-        Self { rabbitmq, config }
+        self.rabbitmq.declare(&topology).await.unwrap();
     }
 
     /// The name of something of this namespace on the server.
