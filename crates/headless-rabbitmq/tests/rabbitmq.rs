@@ -16,6 +16,8 @@ mod foreign;
 mod lost;
 #[path = "rabbitmq/plain.rs"]
 mod plain;
+#[path = "rabbitmq/read_ahead.rs"]
+mod read_ahead;
 #[path = "rabbitmq/rights.rs"]
 mod rights;
 #[path = "rabbitmq/shop.rs"]

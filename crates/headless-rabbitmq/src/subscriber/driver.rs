@@ -13,7 +13,10 @@ use lapin::{
     message::Delivery,
     types::{AMQPValue, ShortString},
 };
-use tokio::time::{sleep_until, timeout};
+use tokio::{
+    task::yield_now,
+    time::{sleep_until, timeout},
+};
 
 use super::{
     Member,
@@ -113,12 +116,35 @@ impl Driver {
         }
     }
 
-    /// Takes in what has come already.
-    pub(super) fn take_in(&mut self) {
+    /// Takes in what has come already, up to a burst; answers whether there may be more.
+    fn take_in(&mut self) -> bool {
         for _ in 0..BURST {
             match self.events.next().now_or_never() {
                 Some(Some((source, event))) => self.note(source, event),
-                _ => return,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Takes in all that has come already.
+    pub(super) async fn take_in_all(&mut self) {
+        while self.take_in() {
+            // So that a time-out is heeded, however much comes.
+            yield_now().await;
+        }
+    }
+
+    /// Takes in what comes until this consumer has ended, with all that it brought.
+    pub(super) async fn take_in_until_ended(&mut self, consumer: &ShortString) {
+        while let Some((source, event)) = self.events.next().await {
+            let is_end = matches!(
+                (&source, &event),
+                (Source::Lane(_, _, tag), Event::Ended) if tag == consumer
+            );
+            self.note(source, event);
+            if is_end {
+                return;
             }
         }
     }

@@ -118,8 +118,8 @@ impl Driver {
             return Ok(());
         };
         channel.cancel(&tag).await?;
-        // All that it brought came before the answer.
-        self.take_in();
+        // Before the channel brings anything else, and however much it was: nobody else gets what is not given back.
+        self.take_in_until_ended(&tag).await;
         self.member.state().return_ready(at);
         Ok(())
     }

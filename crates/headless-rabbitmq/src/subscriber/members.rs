@@ -268,7 +268,7 @@ impl Driver {
             .map(|channel| channel.basic_qos(prefetch, BasicQosOptions::default()));
         // A channel that has gone holds nothing.
         join_all(asked).await;
-        self.take_in();
+        self.take_in_all().await;
         Ok(Answer {
             session: self.member.session,
             held: self.member.state().held() as u64,
