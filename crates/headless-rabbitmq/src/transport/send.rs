@@ -317,11 +317,7 @@ impl<'a> Flight<'a> {
         let answer = match confirmed {
             Ok(confirmation) => {
                 let is_kept = confirmation.is_ack();
-                if let Some(returned) = confirmation.take_message()
-                    && let Some(id) = returned.delivery.properties.message_id()
-                {
-                    self.returned.insert(id.as_str().to_owned());
-                }
+                self.note_returned(confirmation);
                 if is_kept {
                     Ok(Sent::Accepted)
                 } else {
@@ -340,13 +336,23 @@ impl<'a> Flight<'a> {
         set(answers, at, answer);
     }
 
+    fn note_returned(&mut self, confirmation: Confirmation) {
+        if let Some(returned) = confirmation.take_message()
+            && let Some(id) = returned.delivery.properties.message_id()
+        {
+            self.returned.insert(id.as_str().to_owned());
+        }
+    }
+
     /// What waits for its confirm may have been sent; what follows was not.
     fn give_up(&mut self, live: &Live, answers: &mut Answers) {
         for (at, _, confirming) in std::mem::take(&mut self.pending) {
-            // One that has come out of turn is read: what came back may hang on it.
-            if let Some(confirmed) = unconstrained(confirming).now_or_never() {
-                self.answer(at, confirmed, answers);
-                continue;
+            // One that has come out of turn is read: what came back may hang on it. It is not believed, since what it
+            // says may hang on one before it, which has come since that was looked at.
+            match unconstrained(confirming).now_or_never() {
+                Some(Ok(confirmation)) => self.note_returned(confirmation),
+                Some(Err(_)) => self.is_broken = true,
+                None => {}
             }
             let error = if live.is_blocked() {
                 Error::new(
