@@ -25,6 +25,9 @@ const WRITE_ROW: &str = include_str!("fixture/write_row.sql");
 /// A kind of server, and what it takes for a case to have a part of it.
 #[async_trait]
 pub(crate) trait Server: fmt::Debug + Send + Sync + 'static {
+    /// The shortest lease that its nodes keep to.
+    const LEASE: Duration;
+
     /// Makes the part for the case of this namespace. The provider's schema is not there yet.
     async fn place(namespace: &Namespace) -> Result<Place, Unavailable>;
 }
@@ -93,7 +96,7 @@ impl<S> CaseFixture<S> {
 
 #[async_trait]
 impl<S: Server> Fixture for CaseFixture<S> {
-    const LEASE: Duration = Duration::from_millis(1_500);
+    const LEASE: Duration = S::LEASE;
 
     async fn open(namespace: Namespace) -> Result<Self, Unavailable> {
         let mut fixture = Self {
