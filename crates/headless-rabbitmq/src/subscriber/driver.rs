@@ -296,8 +296,8 @@ impl Driver {
             (0..state.lanes.len()).filter_map(|at| state.shut(at)).collect()
         };
         join_all(channels.iter().map(|channel| channel.end())).await;
-        let said = self.say(&Say::Gone(self.member.session)).await;
-        if let (Some(channel), Ok(())) = (self.channel.take(), said) {
+        let said = self.say(&Say::Gone(self.member.session), false).await;
+        if let (Some(channel), Ok(_)) = (self.channel.take(), said) {
             channel.end().await;
         }
     }

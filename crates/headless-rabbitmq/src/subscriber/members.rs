@@ -19,6 +19,7 @@ use lapin::{
     },
     types::{FieldTable, ShortString},
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
@@ -29,7 +30,7 @@ use super::{
 use crate::{
     clock::{self, Moment},
     connection::passive,
-    error::fault,
+    error::{fault, overdue},
     talk::{Answer, Peer, Say},
 };
 
@@ -38,6 +39,8 @@ mod tests;
 
 /// How long members have to say that they are there.
 const ROUND: Duration = Duration::from_secs(1);
+/// How long it may take to say something, and after how long it is tried again.
+const TALK: Duration = Duration::from_secs(1);
 /// How often the number of members is looked at: an eighth of the visibility time, between these.
 const BEAT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -56,6 +59,10 @@ pub(super) struct Group {
     share: Option<Arc<BTreeSet<usize>>>,
     round: Option<Round>,
     next_beat: Moment,
+    /// When to tell the group of this member again: it could not be told.
+    untold: Option<Moment>,
+    /// Until then nothing is said: it could not be said just now.
+    mute_until: Moment,
 }
 
 /// A question for who is there.
@@ -79,6 +86,8 @@ impl Group {
             share: None,
             round: None,
             next_beat: clock::now(),
+            untold: None,
+            mute_until: clock::now(),
         }
     }
 
@@ -102,10 +111,11 @@ impl Group {
 
     /// The end of the round, or the next beat: there is none while a round is open.
     pub(super) fn next_due(&self) -> Option<Moment> {
-        match &self.round {
+        let next = match &self.round {
             Some(round) => Some(round.until),
             None => self.is_in.then_some(self.next_beat),
-        }
+        };
+        next.into_iter().chain(self.untold).min()
     }
 
     fn hear(&mut self, peer: Peer) {
@@ -185,37 +195,66 @@ impl Driver {
         Ok(())
     }
 
-    /// Says something to the group.
-    pub(super) async fn say(&mut self, say: &Say) -> Result<()> {
+    /// Says something to the group; answers whether it could.
+    pub(super) async fn say(&mut self, say: &Say, asks: bool) -> Result<bool> {
         let exchange = self.member.shared.config.namespace.talk();
-        self.publish(
-            exchange,
-            self.member.to.group.as_str().into(),
-            &say.to_bytes()?,
-            false,
-        )
-        .await
+        let group = self.member.to.group.as_str().into();
+        Ok(self.publish(exchange, group, &say.to_bytes()?, asks).await)
     }
 
-    /// Publishes on the connection that publishes: one that is held back must not hold back acknowledgements.
-    async fn publish(
+    /// Tells the group of this member, now or as soon as it can: until then others share as if nothing had changed.
+    async fn tell(&mut self, asks: bool) -> Result<()> {
+        let is_told = self.say(&Say::Here(self.me()), asks).await?;
+        self.group.untold = (!is_told).then(|| far(clock::now(), TALK));
+        Ok(())
+    }
+
+    /// Publishes on the connection that publishes: one that is held back must not hold back acknowledgements. What members
+    /// say are hints: that one cannot be given ends nothing, and holds nothing up for long.
+    async fn publish(&mut self, exchange: ShortString, key: ShortString, bytes: &[u8], asks: bool) -> bool {
+        if clock::now() < self.group.mute_until {
+            return false;
+        }
+        // Long enough to connect, and short enough that its channels are seen to within the call.
+        let at_most = self.member.shared.config.call_timeout / 4;
+        let published = timeout(at_most, self.try_publish(exchange, key, bytes, asks)).await;
+        match published.unwrap_or_else(|_elapsed| Err(overdue("receive", "call_timeout"))) {
+            Ok(is_published) => is_published,
+            Err(error) => {
+                tracing::debug!(%error, "a member could not say something to its group");
+                self.group.mute_until = far(clock::now(), TALK);
+                false
+            }
+        }
+    }
+
+    async fn try_publish(
         &mut self,
         exchange: ShortString,
         key: ShortString,
         bytes: &[u8],
         asks: bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let shared = &self.member.shared;
-        let talker = shared.publish.live(&shared.config).await?.talker().await?;
+        let live = shared.publish.live(&shared.config).await?;
+        // It would wait for as long as the server holds publishers back.
+        if live.is_blocked() {
+            return Ok(false);
+        }
         let mut properties = BasicProperties::default();
         if let Some(inbox) = self.inbox.clone().filter(|_| asks) {
             properties = properties.with_reply_to(inbox);
         }
-        talker
-            .basic_publish(exchange, key, BasicPublishOptions::default(), bytes, properties)
-            .await
-            .map(drop)
-            .map_err(fault)
+        let options = BasicPublishOptions::default();
+        let publishing = async {
+            let talker = live.talker().await?;
+            let published = talker.basic_publish(exchange, key, options, bytes, properties);
+            published.await.map_err(fault)
+        };
+        match timeout(TALK, publishing).await {
+            Ok(published) => published.map(|_unconfirmed| true),
+            Err(_elapsed) => Err(overdue("receive", "call_timeout")),
+        }
     }
 
     fn me(&self) -> Peer {
@@ -237,14 +276,15 @@ impl Driver {
                     self.group.hear(peer);
                     if let Some(asker) = reply_to {
                         let here = Say::Here(self.me()).to_bytes()?;
-                        self.publish("".into(), asker, &here, false).await?;
+                        // Unheard, it is asked again.
+                        self.publish("".into(), asker, &here, false).await;
                     }
                 }
                 Say::Gone(session) => self.group.miss(session),
                 Say::Count => {
                     if let Some(asker) = reply_to {
                         let answer = self.count().await?;
-                        self.publish("".into(), asker, &answer.to_bytes()?, false).await?;
+                        self.publish("".into(), asker, &answer.to_bytes()?, false).await;
                     }
                 }
             }
@@ -281,6 +321,9 @@ impl Driver {
             return Ok(());
         }
         let now = clock::now();
+        if self.group.untold.is_some_and(|again| now >= again) {
+            self.tell(self.group.is_in).await?;
+        }
         let is_held = {
             let state = self.member.state();
             state.receiving > 0 || now < far(state.received_at, self.member.to.visibility)
@@ -321,7 +364,7 @@ impl Driver {
             ordered.into_iter().filter_map(|at| state.shut(at)).collect()
         };
         join_all(channels.iter().map(|channel| channel.end())).await;
-        self.say(&Say::Here(self.me())).await
+        self.tell(false).await
     }
 
     /// Looks whether there are as many members as it knows.
@@ -341,10 +384,7 @@ impl Driver {
             heard: BTreeSet::new(),
             until: far(now, ROUND),
         });
-        let exchange = self.member.shared.config.namespace.talk();
-        let here = Say::Here(self.me()).to_bytes()?;
-        self.publish(exchange, self.member.to.group.as_str().into(), &here, true)
-            .await
+        self.tell(true).await
     }
 
     /// How many other members the server knows.

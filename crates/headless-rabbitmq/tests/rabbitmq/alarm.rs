@@ -1,9 +1,11 @@
 //! A server that is short of memory holds publishers back.
 
-use headless_abstractions::{ErrorKind, TopicOrder, Transport};
+use std::time::Duration;
+
+use headless_abstractions::{ErrorKind, Settlement, TopicOrder, Transport};
 use headless_harness::services;
 
-use crate::shop::{Shop, message, send_all, there, work};
+use crate::shop::{PATIENCE, Shop, message, partitioned, send_all, there, work};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn should_say_so_and_go_on_consuming_when_publishers_are_blocked() {
@@ -45,5 +47,43 @@ async fn should_say_so_and_go_on_consuming_when_publishers_are_blocked() {
         "{bodies:?}"
     );
     member.close().await.unwrap();
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_let_a_member_come_and_work_when_publishers_are_blocked() {
+    let Some(server) = there(services::private_rabbitmq()) else {
+        return;
+    };
+    let shop = Shop::open_at(&server.url(), partitioned(4)).await;
+    let messages: Vec<_> = (0..20).map(|n| message(&format!("k{n}:{n}"))).collect();
+    send_all(&shop.rabbitmq, &messages).await;
+    server.ctl(&["set_vm_memory_high_watermark", "0"]).unwrap();
+    // By this one the server notices, and holds the connection back from then on.
+    let mut answers = shop.rabbitmq.send(&[message("k:late")]).await;
+    assert!(answers.pop().unwrap().unwrap_err().is_outcome_unknown());
+
+    // It can tell nobody that it is there, and takes what nobody else has.
+    let member = shop.join().await;
+    let mut count = 0;
+    let working = async {
+        while count < 20 {
+            let received = member.receive(50, Duration::from_secs(1)).await.unwrap();
+            let acks: Vec<_> = received
+                .deliveries
+                .iter()
+                .map(|delivery| Settlement::Ack(delivery.token))
+                .collect();
+            count += acks.len();
+            for answer in member.settle(&acks).await {
+                answer.unwrap();
+            }
+        }
+    };
+    let is_done = tokio::time::timeout(PATIENCE, working).await.is_ok();
+    assert!(is_done, "{count} of 20 came");
+    member.close().await.unwrap();
+    server.ctl(&["set_vm_memory_high_watermark", "0.6"]).unwrap();
+    send_all(&shop.rabbitmq, &[message("k:after")]).await;
     shop.end().await;
 }

@@ -12,6 +12,8 @@ fn group(now: Moment, round: Option<Round>) -> Group {
         share: None,
         round,
         next_beat: far(now, Duration::from_millis(250)),
+        untold: None,
+        mute_until: now,
     }
 }
 
@@ -40,4 +42,13 @@ fn should_have_nothing_to_do_when_it_is_not_among_the_members() {
     assert_eq!(group.next_due(), Some(group.next_beat));
     group.forget();
     assert_eq!(group.next_due(), None);
+}
+
+#[test]
+fn should_try_again_when_the_group_could_not_be_told_that_it_is_out() {
+    let now = clock::now();
+    let mut group = group(now, None);
+    group.forget();
+    group.untold = Some(far(now, TALK));
+    assert_eq!(group.next_due(), Some(far(now, TALK)));
 }
