@@ -178,7 +178,9 @@ async fn should_show_its_certificate_when_the_server_asks_for_one() {
     let client = (certificates.path("client.pem"), certificates.path("client.key"));
     assert_works(config.clone().with_identity(&client.0, &client.1)).await;
 
-    // Its handshake is over when the server looks at what it did not show.
+    // Its handshake is over when the server looks at what it did not show: what the server says of it and the end of the
+    // connection run against each other.
     let error = RabbitMq::connect_with(config).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Denied, "{}", whole(&error));
+    let kinds = [ErrorKind::Denied, ErrorKind::Unavailable];
+    assert!(kinds.contains(&error.kind()), "{}", whole(&error));
 }

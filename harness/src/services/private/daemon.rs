@@ -37,8 +37,8 @@ const LOG_END: u64 = 64 * 1024;
 const PORTS: std::ops::Range<u16> = 15_000..32_000;
 /// How often another port is tried when somebody else was quicker.
 const PORT_TRIES: usize = 8;
-/// What the log says then.
-const PORT_TAKEN: &str = "Address already in use";
+/// What the log says then: in most servers' words, and in RabbitMQ's of the port that its nodes talk at.
+const PORT_TAKEN: [&str; 2] = ["Address already in use", "could not bind to distribution port"];
 
 /// How a kind of server is run.
 #[derive(Debug)]
@@ -126,12 +126,17 @@ impl Daemon {
             let told = self.log().len();
             match self.start(&ready) {
                 Ok(()) => return Ok(()),
-                Err(_) if tries > 1 && self.log().get(told..).is_some_and(|new| new.contains(PORT_TAKEN)) => {
-                    tries -= 1;
-                }
+                Err(_) if tries > 1 && self.says(told, &PORT_TAKEN) => tries -= 1,
                 Err(error) => return Err(Unavailable::Broken(error.to_string())),
             }
         }
+    }
+
+    /// Whether the log has said one of these since it had this length.
+    fn says(&self, since: usize, texts: &[&str]) -> bool {
+        let log = self.log();
+        log.get(since..)
+            .is_some_and(|new| texts.iter().any(|text| new.contains(text)))
     }
 
     /// Starts, or does nothing when it runs. `ready` is asked with the number of the process.
