@@ -1,0 +1,1 @@
+select repository, event, handled from {schema}.event_statistics order by repository, event

@@ -1,0 +1,1 @@
+select repository, event, count(*) from {schema}.webhook group by repository, event order by repository, event
