@@ -1,5 +1,5 @@
 -- The outbox: what waits to be sent. How it works, and why so, is docs/decisions/0007-outbox-on-postgresql.md; the
--- invariants that the comments name (O1 to O7) are there.
+-- invariants that the comments name (O1 to O8) are there.
 
 -- Both count by one and cache none: with a cache, the later publisher would get the smaller number.
 create sequence {schema}.outbox_seq;
@@ -74,6 +74,8 @@ create table {schema}.outbox_mark (
     next_seq bigint not null default 0,
     next_epoch bigint not null default 0,
     next_xid xid8 not null default '0',
+    -- When these were taken.
+    next_at timestamptz not null default clock_timestamp(),
     -- There is no batch up to this epoch, and never will be one.
     batch_mark bigint not null default 0,
     -- There is no row up to this number in part 0, 1, …, and never will be one (O4).
@@ -144,9 +146,9 @@ create function {schema}.outbox_append(
 as $$
 declare
     v_now timestamptz := clock_timestamp();
+    v_xid xid8 := pg_current_xact_id();
     v_stored uuid[];
 begin
-    perform pg_current_xact_id();
     if p_ascending then
         begin
             insert into {schema}.outbox
@@ -199,6 +201,30 @@ begin
 end
 $$;
 
+-- Whether a transaction with an id below this one is open that may have a number of the outbox (O8). It holds a lock on what
+-- it takes the number for, from before that on until it has ended: a row of the outbox, or the lock of a part.
+create function {schema}.outbox_is_open(p_before xid8) returns boolean
+    language plpgsql
+as $$
+begin
+    return exists (
+        -- Looked at once: the server shows what holds locks on tables before it shows what has an id.
+        with l as materialized (
+            select k.locktype, k.database, k.relation, k.transactionid, k.virtualtransaction, k.mode
+            from pg_catalog.pg_locks k where k.granted
+        )
+        select from l held join l xact on xact.virtualtransaction = held.virtualtransaction
+        where held.locktype = 'relation'
+            and held.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+            and held.relation in ('{schema}.outbox'::regclass, '{schema}.outbox_part'::regclass)
+            and held.mode <> 'AccessShareLock'
+            and xact.locktype = 'transactionid' and xact.mode = 'ExclusiveLock'
+            -- Ids are shown here modulo 2^32; those of open transactions are less than 2^31 apart.
+            and (p_before::text::bigint - xact.transactionid::text::bigint) & 4294967295 between 1 and 2147483647
+    );
+end
+$$;
+
 -- Moves the marks, unless that was done a moment ago or is being done.
 --
 -- Called before the transaction has an id, and so a number, of its own: whoever took a number up to the last one read
@@ -213,6 +239,7 @@ declare
     v_epoch bigint;
     v_xid xid8;
     v_xmin xid8;
+    v_safe boolean;
     m record;
 begin
     if pg_current_xact_id_if_assigned() is not null then
@@ -226,23 +253,27 @@ begin
         return;
     end if;
     select pg_snapshot_xmin(pg_current_snapshot()) into v_xmin;
-    if v_xmin >= m.next_xid then
+    -- Looking at locks costs more than looking at ids: only where somebody's transaction has been open for long.
+    v_safe := v_xmin >= m.next_xid or (
+        m.next_xid <= v_xid and m.next_at < clock_timestamp() - interval '100 milliseconds'
+        and not {schema}.outbox_is_open(m.next_xid)
+    );
+    if v_safe then
         m.safe_seq := m.next_seq;
         m.safe_epoch := m.next_epoch;
+    end if;
+    -- In a copy of this schema in a younger server the ids of the old one say nothing.
+    if v_safe or m.next_xid > v_xid then
         m.next_seq := v_seq;
         m.next_epoch := v_epoch;
         m.next_xid := v_xid;
-    elsif m.next_xid > v_xid then
-        -- A copy of this schema in a younger server: the ids of the old one say nothing here.
-        m.next_seq := v_seq;
-        m.next_epoch := v_epoch;
-        m.next_xid := v_xid;
+        m.next_at := clock_timestamp();
     end if;
     -- Snapshots from here on show whatever has a number up to the safe one: what they do not show will never be.
     insert into {schema}.outbox_mark (
-        generation, safe_seq, safe_epoch, next_seq, next_epoch, next_xid, batch_mark, marks
+        generation, safe_seq, safe_epoch, next_seq, next_epoch, next_xid, next_at, batch_mark, marks
     )
-    select m.generation + 1, m.safe_seq, m.safe_epoch, m.next_seq, m.next_epoch, m.next_xid,
+    select m.generation + 1, m.safe_seq, m.safe_epoch, m.next_seq, m.next_epoch, m.next_xid, m.next_at,
         greatest(m.batch_mark, least(m.safe_epoch, (
             select b.epoch - 1 from {schema}.outbox_batch b where b.epoch > m.batch_mark order by b.epoch limit 1
         ))),

@@ -8,7 +8,7 @@ use headless_abstractions::{
     Abandon, Claim, ClaimOutbox, InFlight, Message, MessageId, OutboxRow, OutboxStore, OwnedTx, Owner,
     PartitionKey, StoreTx, TopicName, UnitOfWorkStore,
 };
-use headless_harness::{Fixture, Namespace, OrderCheck};
+use headless_harness::{Fixture, Namespace, OrderCheck, services::PrivatePostgres};
 use headless_postgres::Postgres;
 use sqlx::{Connection, Row};
 use uuid::Uuid;
@@ -22,6 +22,10 @@ const CLAIM_ONE: &str = include_str!("sql/outbox_claim_one.sql");
 const FILL: &str = include_str!("sql/outbox_fill.sql");
 const MARKS: &str = include_str!("sql/outbox_marks.sql");
 const NEIGHBOUR: &str = include_str!("sql/outbox_neighbour.sql");
+const COMMIT_PREPARED: &str = include_str!("sql/outbox_commit_prepared.sql");
+const PREPARE: &str = include_str!("sql/outbox_prepare.sql");
+const PUBLISH: &str = include_str!("sql/outbox_publish.sql");
+const WRITE_ELSEWHERE: &str = include_str!("sql/outbox_write_elsewhere.sql");
 const READ: &str = include_str!("sql/outbox_read.sql");
 
 /// A lease or delay that does not end within a test.
@@ -115,6 +119,71 @@ async fn should_miss_nothing_when_the_open_transaction_is_the_youngest() {
         );
         Box::new(late).commit().await.unwrap();
         assert_eq!(numbers(&claim(&postgres, 10, InFlight::RunPerKey).await), [1]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn should_miss_nothing_when_a_transaction_is_prepared() {
+    // Nobody runs it any more, and it is open all the same.
+    let server = PrivatePostgres::builder()
+        .setting("fsync", "off")
+        .setting("max_prepared_transactions", "1");
+    let Some(server) = present(server.start()) else {
+        return;
+    };
+    World::run_at(server.url(), async |world| {
+        let postgres = world.connect().await;
+        send(&postgres, 1..5).await;
+        world.raw(PREPARE).await;
+        let before = mark(world).await;
+        send(&postgres, 5..25).await;
+        let frozen = mark(world).await;
+        assert!(
+            frozen <= before + 4,
+            "the mark went from {before} to {frozen} past a prepared transaction"
+        );
+        world.raw(COMMIT_PREPARED).await;
+        let rows = claim(&postgres, 10, InFlight::RunPerKey).await;
+        assert_eq!(rows.len(), 1, "the row that committed late");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn should_move_the_mark_when_a_transaction_of_others_stays_open() {
+    World::run(async |world| {
+        let postgres = world.connect().await;
+        let mut other = world.conn().await;
+        let mut open = other.begin().await.unwrap();
+        sqlx::raw_sql(world.sql(WRITE_ELSEWHERE))
+            .execute(&mut *open)
+            .await
+            .unwrap();
+        send(&postgres, 1..10).await;
+        eventually("the mark moves", async || {
+            assert!(claim(&postgres, 10, InFlight::RunPerKey).await.is_empty());
+            Some(mark(world).await).filter(|mark| *mark >= 9)
+        })
+        .await;
+        // It holds a lock on the outbox from its first row on.
+        sqlx::raw_sql(world.sql(PUBLISH))
+            .execute(&mut *open)
+            .await
+            .unwrap();
+        let before = mark(world).await;
+        send(&postgres, 10..30).await;
+        let frozen = mark(world).await;
+        assert!(
+            frozen <= before + 4,
+            "the mark went from {before} to {frozen} past an open transaction"
+        );
+        open.commit().await.unwrap();
+        assert_eq!(
+            claim(&postgres, 10, InFlight::RunPerKey).await.len(),
+            1,
+            "the row that committed late"
+        );
     })
     .await;
 }

@@ -1,0 +1,1 @@
+savepoint one; select {schema}.publish('orders', 'x'); release savepoint one
