@@ -1,5 +1,4 @@
-//! `headless demo`: publish through the outbox, handle with two members, take one of them away, and count what became of
-//! it all. It uses the public facade alone.
+//! `headless demo`: publish, handle with two members, take one away, and count it all. By the public facade alone.
 
 mod books;
 mod crew;
@@ -8,12 +7,14 @@ mod report;
 
 use anyhow::{Result, bail};
 use futures::{FutureExt, TryFutureExt, TryStreamExt, future::try_join_all, stream::FuturesUnordered};
+use headless::testing::Ended;
 use headless::{Providers, Sandbox};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{io, signal, sync::oneshot};
 
-pub(crate) use self::report::Report;
-use self::{crew::Crew, crew::Place, member::PATIENCE};
+use self::crew::{Crew, Place};
+use self::member::PATIENCE;
+pub(crate) use self::report::{Figures, Report};
 use crate::cli::{DemoArgs, DemoMemberArgs, LinesArgs, Role};
 use crate::input::{self, Line};
 use crate::{bad_input::BadInput, progress, urls::is_bad_input};
@@ -46,41 +47,34 @@ async fn play(urls: &[String; 2], lines: Vec<Line>, crash_after: u64) -> Result<
     books::open(&place.store).await?;
     let (publishing, published) = oneshot::channel::<()>();
     let published = published.map(drop).shared();
-    let start = || match place.memory().next() {
-        None => crew.process(published.clone()).boxed_local(),
-        Some(_) => crew.thread(published.clone()).boxed_local(),
-    };
+    let start = || crew.start(&place, published.clone());
     let (mut members, mut told) = (FuturesUnordered::from_iter([start(), start()]), Vec::new());
     let serving = async {
         while let Some(ended) = members.try_next().await? {
             match ended {
-                Some(figures) => told.push(figures),
-                None => members.push(start()),
+                Ended::Done(figures) => told.push(figures),
+                Ended::TakenAway => members.push(start()),
             }
         }
         anyhow::Ok(())
     };
     tokio::try_join!(serving, produce(&place, &lines).map_ok(|()| drop(publishing)))?;
     bar.finish_and_clear();
-    let [published, handled] = books::rows(&place.store).await?;
-    Ok(Report::of(
-        lines.len(),
-        [&published, &handled],
-        &told,
-        bar.elapsed(),
-    ))
+    let tally = books::tally(&place.store).await?;
+    Ok(Report::of(lines.len(), tally, &told, bar.elapsed()))
 }
 
-/// `headless demo-member`: one process of a demo.
-pub(crate) async fn member(args: &DemoMemberArgs) -> Result<Value> {
+/// `headless demo-member`: one process of a demo. A producer has nothing to tell.
+pub(crate) async fn member(args: &DemoMemberArgs) -> Result<Option<Figures>> {
     let urls = [args.store.clone(), args.transport.clone()];
     let place = Place::connect(&Providers::builtin(), &urls).await?;
     if args.role == Role::Producer {
-        produce(&place, &lines(&args.lines)?).await?;
-        return Ok(Value::Null);
+        return produce(&place, &lines(&args.lines)?).await.map(|()| None);
     }
     let until = async { drop(io::copy(&mut io::stdin(), &mut io::sink()).await) };
-    member::serve(args.role, place, member::tell_parent, until).await
+    member::serve(args.role, place, member::tell_parent, until)
+        .await
+        .map(Some)
 }
 
 /// Publishes every line, several keys at once; reports all lines that are wrong.

@@ -14,6 +14,7 @@
 //! - `memory` (default): the in-memory provider, `Memory`.
 //! - `postgres`: the PostgreSQL provider, `Postgres`; its settings and its client are in the module `postgres`.
 //! - `rabbitmq`: the RabbitMQ provider, `RabbitMq`, a transport; its client is lapin.
+//! - `testing`: members that can be taken away as a crash would, and a count of what became of every message.
 //!
 //! Who writes a provider depends on `headless-abstractions` instead of this crate.
 
@@ -28,6 +29,8 @@ mod providers;
 mod runtime;
 mod sandbox;
 mod settings;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use builder::{Builder, Headless};
 pub use headless_abstractions::{

@@ -1,9 +1,11 @@
 //! The demo's own rows, in the store that also holds outbox and inbox.
 
 use anyhow::{Context as _, Result};
-use headless::postgres::sqlx::{AssertSqlSafe, query, query_scalar, raw_sql};
-use headless::{AnyStore, Context, Event, HandlerResult, Memory, MessageId, Postgres, PublishExt, Runtime};
-use serde_json::{Value, json};
+use headless::postgres::sqlx::{AssertSqlSafe, query, query_scalar, raw_sql, types::Json};
+use headless::testing::{Tally, Written};
+use headless::{
+    AnyStore, Context, Event, HandlerError, HandlerResult, Memory, MessageId, Postgres, PublishExt, Runtime,
+};
 
 use super::member::Payload;
 use crate::input::Line;
@@ -35,7 +37,7 @@ pub(super) async fn publish(store: &AnyStore, runtime: &Runtime, line: &Line) ->
     if let Some(postgres) = store.typed::<Postgres>() {
         let mut work = runtime.begin::<Postgres>().await?;
         let message = line.describe(work.message(Payload::TOPIC, &line.payload));
-        let row = row(message.header("line", &number).send().await?.id);
+        let row = row(message.header("line", &number).send().await?.id)?;
         let insert = query(sql!("publish", postgres)).bind(row).execute(work.conn());
         if insert.await?.rows_affected() == 1 {
             work.commit().await?;
@@ -43,7 +45,7 @@ pub(super) async fn publish(store: &AnyStore, runtime: &Runtime, line: &Line) ->
     } else {
         let mut work = runtime.begin::<Memory>().await?;
         let message = line.describe(work.message(Payload::TOPIC, &line.payload));
-        let row = row(message.header("line", &number).send().await?.id);
+        let row = row(message.header("line", &number).send().await?.id)?;
         work.put("published", &number, row).await?;
         work.commit().await?;
     }
@@ -56,7 +58,7 @@ pub(super) async fn handle(store: &AnyStore, cx: &Context) -> HandlerResult {
     let line = message.headers.get("line").unwrap_or_default();
     let key = message.key.as_ref().map(|key| key.as_str());
     let id = message.idempotency_key.as_ref().map(|id| id.as_str());
-    let row = row(line, key, id, message.id);
+    let row = row(line, key, id, message.id).map_err(HandlerError::permanent)?;
     if let Some(postgres) = store.typed::<Postgres>() {
         let mut work = cx.begin::<Postgres>().await?;
         let insert = query(sql!("handle", postgres)).bind(row);
@@ -70,26 +72,32 @@ pub(super) async fn handle(store: &AnyStore, cx: &Context) -> HandlerResult {
     Ok(())
 }
 
-fn row(line: &str, key: Option<&str>, id: Option<&str>, message: MessageId) -> String {
-    let message = message.to_string();
-    json!({ "line": line, "key": key, "idempotency_key": id, "message": message }).to_string()
+fn row(line: &str, key: Option<&str>, id: Option<&str>, message: MessageId) -> serde_json::Result<String> {
+    serde_json::to_string(&Written {
+        line: line.to_owned(),
+        key: key.map(str::to_owned),
+        idempotency_key: id.map(str::to_owned),
+        message: message.to_string(),
+    })
 }
 
-/// The rows of published messages by line, and those of handled ones in the order in which they were written.
-pub(super) async fn rows(store: &AnyStore) -> Result<[Vec<Value>; 2]> {
+/// What the rows say of published and of handled messages.
+pub(super) async fn tally(store: &AnyStore) -> Result<Tally> {
     if let Some(postgres) = store.typed::<Postgres>() {
-        let published = query_scalar(sql!("list_published", postgres));
-        let handled = query_scalar(sql!("list_handled", postgres));
-        let client = postgres.client();
-        return Ok([
-            published.fetch_all(client).await?,
-            handled.fetch_all(client).await?,
-        ]);
+        let published = query_scalar(sql!("list_published", postgres)).fetch_all(postgres.client());
+        let handled = query_scalar(sql!("list_handled", postgres)).fetch_all(postgres.client());
+        let rows = |rows: Vec<Json<_>>| rows.into_iter().map(|row| row.0).collect::<Vec<Written>>();
+        return Ok(Tally::of(&rows(published.await?), &rows(handled.await?)));
     }
-    let memory = store
-        .typed::<Memory>()
-        .context("the demo runs on memory and PostgreSQL alone")?;
+    let memory = store.typed::<Memory>();
+    let memory = memory.context("the demo runs on memory and PostgreSQL alone")?;
     let row = |(_, row): (_, _)| Ok(serde_json::from_slice(&Vec::from(row))?);
-    let rows = |table| memory.rows(table).into_iter().map(row).collect::<Result<_>>();
-    Ok([rows("published")?, rows("handled")?])
+    let rows = |table| {
+        memory
+            .rows(table)
+            .into_iter()
+            .map(row)
+            .collect::<Result<Vec<_>>>()
+    };
+    Ok(Tally::of(&rows("published")?, &rows("handled")?))
 }

@@ -1,16 +1,18 @@
 //! Starts members, and takes one of them away: threads of this process, or processes.
 
 use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed};
-use std::{convert::Infallible, env, future::Future, future::pending, process::Stdio, thread};
+use std::{env, future::Future};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
+use headless::testing::{Ended, in_process, on_thread};
 use headless::{AnyStore, AnyTransport, Memory, Providers, Sandbox};
 use indicatif::ProgressBar;
-use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::{process::Command, runtime::Builder, sync::mpsc};
+use tokio::process::Command;
 
-use super::member::{self, HANDLED, LEASE};
+use super::{
+    Figures,
+    member::{self, HANDLED, LEASE},
+};
 use crate::{cli::Role, urls};
 
 /// The servers, as one member is connected to them.
@@ -28,7 +30,7 @@ impl Place {
     }
 
     /// What of it is in memory, where no other process can use it.
-    pub(super) fn memory(&self) -> impl Iterator<Item = Memory> {
+    fn memory(&self) -> impl Iterator<Item = Memory> {
         [self.store.typed(), self.transport.typed()].into_iter().flatten()
     }
 }
@@ -42,10 +44,11 @@ pub(super) fn url(sandbox: &Sandbox, server: &str) -> String {
     }
 }
 
-/// What the members have in common.
+/// Starts members, and takes one of them away.
 pub(super) struct Crew<'a> {
-    pub(super) providers: Providers,
     urls: &'a [String; 2],
+    /// Where all threads find the same servers in memory.
+    pub(super) providers: Providers,
     bar: ProgressBar,
     /// How many messages are to be handled until one takes its member away.
     left: Arc<AtomicU64>,
@@ -56,8 +59,8 @@ impl<'a> Crew<'a> {
     pub(super) fn new(urls: &'a [String; 2], bar: ProgressBar, crash_after: u64) -> Self {
         let (providers, left) = (Providers::builtin(), Arc::new(crash_after.into()));
         Self {
-            providers,
             urls,
+            providers,
             bar,
             left,
         }
@@ -74,83 +77,44 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Runs a member on a thread until it has ended and says its figures. `None` when it was taken away, at the worst
-    /// moment: committed, and not acknowledged. Its handles are severed then, and all else of it stays as it is for ever.
-    pub(super) async fn thread(
+    /// Runs a member until it has ended or was taken away, at the worst moment: committed, and not acknowledged.
+    pub(super) async fn start(
         &self,
+        place: &Place,
         until: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<Option<Value>> {
-        let (tell, mut told) = mpsc::unbounded_channel();
-        let (providers, urls, toll, gone) = (
-            self.providers.clone(),
-            self.urls.clone(),
-            self.toll(),
-            tell.clone(),
-        );
-        let handled = move |place: &Place| {
-            if toll() {
-                place.memory().for_each(|memory: Memory| memory.sever());
-                drop(gone.send(Ok(None)));
-                loop {
-                    thread::park();
-                }
-            }
-        };
-        let serving = async move {
-            let place = Place::connect(&providers, &urls).await?;
-            member::serve(Role::Member, place, handled, until).await
-        };
-        thread::Builder::new().spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build();
-            let ended = runtime
-                .map_err(Into::into)
-                .and_then(|runtime| runtime.block_on(serving));
-            drop(tell.send(ended.map(Some)));
-        })?;
-        told.recv().await.context("a member panicked")?
-    }
-
-    /// The same with a process, which ends when its input has ended, and is taken away by SIGKILL.
-    pub(super) async fn process(&self, until: impl Future<Output = ()>) -> Result<Option<Value>> {
-        let ([store, transport], toll) = (self.urls, self.toll());
-        let mut child = Command::new(env::current_exe()?)
-            .args([
+    ) -> Result<Ended<Figures>> {
+        let (toll, urls, providers) = (self.toll(), self.urls.clone(), self.providers.clone());
+        if place.memory().next().is_none() {
+            let mut command = Command::new(env::current_exe()?);
+            let [store, transport] = &urls;
+            command.args([
                 "demo-member",
                 "--role=member",
                 "--store",
                 store,
                 "--transport",
                 transport,
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let (input, output) = child
-            .stdin
-            .take()
-            .zip(child.stdout.take())
-            .context("both are pipes")?;
-        let closing = async move {
-            until.await;
-            drop(input);
-            pending::<Infallible>().await
-        };
-        let listening = async {
-            let (mut lines, mut last) = (BufReader::new(output).lines(), String::new());
-            while let Some(line) = lines.next_line().await? {
-                if line == HANDLED && toll() {
-                    return Ok(child.kill().await.map(|()| None)?);
-                }
-                last = line;
-            }
-            ensure!(child.wait().await?.success(), "a process of this demo failed");
-            Ok(Some(serde_json::from_str(&last)?))
-        };
-        tokio::select! {
-            biased;
-            told = listening => told,
-            never = closing => match never {},
+            ]);
+            return Ok(
+                match in_process(&mut command, until, |line| line == HANDLED && toll()).await? {
+                    Ended::Done(told) => Ended::Done(serde_json::from_str(&told)?),
+                    Ended::TakenAway => Ended::TakenAway,
+                },
+            );
         }
+        let ended = on_thread(async move |crash| {
+            let place = Place::connect(&providers, &urls).await?;
+            let handled = move |place: &Place| {
+                if toll() {
+                    place.memory().for_each(|memory| memory.sever());
+                    crash.now();
+                }
+            };
+            member::serve(Role::Member, place, handled, until).await
+        });
+        Ok(match ended.await? {
+            Ended::Done(told) => Ended::Done(told?),
+            Ended::TakenAway => Ended::TakenAway,
+        })
     }
 }

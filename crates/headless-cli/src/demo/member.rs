@@ -5,9 +5,8 @@ use std::{future::Future, io, io::Write, process, time::Duration};
 use anyhow::Result;
 use headless::{Builder, Consumer, Environment, Event, Headless, Ordered, Preset, Spawner};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::{Place, books};
+use super::{Figures, books, crew::Place};
 use crate::cli::Role;
 
 /// How long everything may take to settle once all is published.
@@ -19,7 +18,7 @@ pub(super) const HANDLED: &str = "handled";
 
 /// The body of a message, whatever it is.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Payload(Value);
+pub(super) struct Payload(serde_json::Value);
 
 impl Event for Payload {
     const TOPIC: &'static str = "demo.events";
@@ -43,7 +42,7 @@ pub(super) async fn serve(
     place: Place,
     handled: impl Fn(&Place) + Clone + Send + Sync + 'static,
     published: impl Future<Output = ()>,
-) -> Result<Value> {
+) -> Result<Figures> {
     let mut builder = builder(&place).relays(role != Role::Consumer);
     if role != Role::Relay {
         let handle = move |_: Payload, cx| {
@@ -60,7 +59,11 @@ pub(super) async fn serve(
     let stats = runtime.consumers().first().map(|consumer| consumer.stats());
     let stats = stats.unwrap_or_default();
     runtime.shutdown(5 * LEASE).await?;
-    Ok(json!({ "redelivered": stats.redelivered, "retried": stats.retried, "dead": dead }))
+    Ok(Figures {
+        redelivered: stats.redelivered,
+        retried: stats.retried,
+        dead,
+    })
 }
 
 /// Says of a process that a message is handled. It does not outlive who listens.
