@@ -234,20 +234,31 @@ declare
     made_ids uuid[];
     reserved bigint;
     waited boolean := false;
+    parked boolean := true;
     n integer;
+    -- What set_config answers. To `perform` it would be to run a query.
+    bound text;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         -- It would mark a message past an earlier one of its key that was parked since the transaction began.
         raise exception 'messages are marked in read committed transactions alone' using errcode = '25001';
     end if;
-    perform set_config('lock_timeout', wait::text, true);
+    bound := set_config('lock_timeout', wait::text, true);
     if owners is null and ks is null and target = 2 then
         -- As a rule nobody has marked any of it: tried without looking for each id first.
         begin
+            -- As a rule they are of one group, and nothing of their keys is parked either: one look at all keys costs less than
+            -- one for each. (A look at the group as a whole would meet whatever has left the park under an old snapshot.)
+            if hashes is not null and grps[1] = all (grps) then
+                parked := exists (
+                    select from {schema}.inbox i
+                    where i.grp = grps[1] and i.key_hash = any (hashes) and i.state in (0, 1) and i.place is not null
+                );
+            end if;
             insert into {schema}.inbox (grp, id, topic, state, at)
             select a.grp, a.id, a.topic, 2, clock_timestamp()
             from unnest(grps, ids, topics, hashes) as a(grp, id, topic, hash)
-            where a.hash is null or (
+            where not parked or a.hash is null or (
                 select 1 from {schema}.inbox i
                 where i.grp = a.grp and i.key_hash = a.hash and i.state in (0, 1) and i.place is not null
                 limit 1
@@ -360,8 +371,10 @@ create function {schema}.inbox_mark_one(g text, m uuid, t text, hash bigint, wai
 declare
     -- It was waited for as long as allowed, when it is needed.
     patience integer := wait;
+    -- What set_config answers. To `perform` it would be to run a query.
+    bound text;
 begin
-    perform set_config('lock_timeout', wait::text, true);
+    bound := set_config('lock_timeout', wait::text, true);
     begin
         insert into {schema}.inbox (grp, id, topic, state, at)
         select g, m, t, 2, clock_timestamp()
