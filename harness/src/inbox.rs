@@ -3,6 +3,7 @@
 mod admission;
 mod contention;
 mod dead_letters;
+mod editing;
 mod holds;
 mod idempotency;
 mod key_order;
@@ -12,6 +13,7 @@ mod reading;
 mod redriving;
 mod rounds;
 mod states;
+mod tallying;
 mod unit_of_work;
 mod worker;
 
@@ -41,6 +43,8 @@ pub(crate) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
         key_order::cases(),
         dead_letters::cases(),
         redriving::cases(),
+        editing::cases(),
+        tallying::cases(),
         reading::cases(),
         purging::cases(),
     ]

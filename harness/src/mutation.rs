@@ -268,7 +268,7 @@ mutations! {
         RedriveForgotten,
         /// A redriven message goes before what came since.
         RedriveKeepsPlace,
-        /// The payload of a redrive is forgotten.
+        /// The payload of a redrive, or of an edit, is forgotten.
         EditForgotten,
     }
     INBOX {
@@ -332,6 +332,24 @@ mutations! {
         RedriveUnchecked,
         /// Discarding a dead letter is answered and not done.
         DiscardForgotten,
+        /// An edit takes no notice of another since the letter was seen.
+        EditUnseen,
+        /// An edit keeps to no cap.
+        EditUnbounded,
+        /// An edit of what is closed, or not there, is reported as done.
+        EditAlwaysDone,
+        /// The history of a dead letter leaves edits out.
+        EditsUnrecorded,
+        /// The history of a dead letter does not say who.
+        HistoryForgetsWho,
+        /// The history of a dead letter leaves out with what it was redriven.
+        HistoryForgetsPayload,
+        /// A tally begins with what is rarest.
+        TallyUnsorted,
+        /// A tally leaves out errors that have numbers in them.
+        TallyWholeErrors,
+        /// A tally counts together whatever has one cause.
+        TallyCausesAlone,
         /// A purge takes what has ended a moment ago.
         PurgeIgnoresAge,
         /// A purge leaves what was admitted and never came again.

@@ -3,10 +3,19 @@
 use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use crate::{Arrival, DeadId, Failure, GroupName, Hold, Marked, Message, Result};
+
+mod edit;
+mod filter;
+mod queries;
+mod redrive;
+
+pub use edit::{Change, DeadLetterChange, Edit, Edited};
+pub use filter::DeadLetterFilter;
+pub use queries::{DeadLetterQueries, DeadLetterStats, DeadLetterTally};
+pub use redrive::{Redrive, Redriven};
 
 /// Where a message died.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,7 +62,7 @@ pub struct DeadLetter {
     pub id: DeadId,
     /// Where it died.
     pub origin: Origin,
-    /// The message as it was when it died.
+    /// The message as it was when it died, but for a payload that was edited since: its history keeps the one before.
     pub message: Message,
     /// Every attempt's failure, the last one the cause.
     pub failures: Vec<Failure>,
@@ -63,8 +72,10 @@ pub struct DeadLetter {
     pub buried_at: DateTime<Utc>,
     /// How often its message was redriven before it died this time.
     pub redrives: u32,
-    /// The dead letter that it was redriven from; that one keeps the payload as it was before an edit.
+    /// The dead letter that it was redriven from; that one keeps the message as it was before the redrive.
     pub previous: Option<DeadId>,
+    /// How often its payload was edited.
+    pub edits: u32,
     /// Who redrove it, and when. It has left the park of the dead then, and stays as a record.
     pub redriven: Option<(String, DateTime<Utc>)>,
     /// Who discarded it, and when.
@@ -84,6 +95,7 @@ impl DeadLetter {
             buried_at,
             redrives: 0,
             previous: None,
+            edits: 0,
             redriven: None,
             discarded: None,
         }
@@ -94,76 +106,6 @@ impl DeadLetter {
     pub const fn is_open(&self) -> bool {
         self.redriven.is_none() && self.discarded.is_none()
     }
-}
-
-/// A request to redrive dead letters.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Redrive {
-    /// Which.
-    pub ids: Vec<DeadId>,
-    /// Who asks, at most 200 bytes; kept with the record.
-    pub by: String,
-    /// The most redrives of one message. Default 3.
-    pub max_redrives: u32,
-    /// Dead letters that died longer ago are refused: marks of what they did may have been purged. `None` forces.
-    pub max_age: Option<Duration>,
-    /// The payload to redrive with, for exactly one id.
-    pub payload: Option<Bytes>,
-}
-
-impl Redrive {
-    /// Redrives these at the demand of `by`, none older than seven days.
-    #[must_use]
-    pub fn new(ids: Vec<DeadId>, by: impl Into<String>) -> Self {
-        let week = Duration::from_hours(7 * 24);
-        Self {
-            ids,
-            by: by.into(),
-            max_redrives: 3,
-            max_age: Some(week),
-            payload: None,
-        }
-    }
-
-    /// At most this many redrives of one message.
-    #[must_use]
-    pub const fn with_max_redrives(mut self, most: u32) -> Self {
-        self.max_redrives = most;
-        self
-    }
-
-    /// Refusing what died longer ago; `None` refuses nothing for its age.
-    #[must_use]
-    pub const fn with_max_age(mut self, age: Option<Duration>) -> Self {
-        self.max_age = age;
-        self
-    }
-
-    /// With this payload instead.
-    #[must_use]
-    pub fn with_payload(mut self, payload: Bytes) -> Self {
-        self.payload = Some(payload);
-        self
-    }
-}
-
-/// What a redrive answers for one dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "core matches it whole")]
-pub enum Redriven {
-    /// It is on its way again: parked in its group and due, or in the outbox.
-    Now,
-    /// There is no such dead letter.
-    NotFound,
-    /// It was redriven or discarded before.
-    Closed,
-    /// Another message of its idempotency key was processed in the meantime.
-    Superseded,
-    /// It died longer ago than the request allows.
-    TooOld,
-    /// It was redriven as often as the request allows.
-    CapReached,
 }
 
 /// Messages that nothing but an operator moves again. Part of the state machine of
@@ -188,10 +130,21 @@ pub trait DeadLetterStore: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `Invalid` for a payload with other than one id, or a `by` that is empty or over 200 bytes; `TooLarge` for a payload
-    /// that the store cannot hold; `Conflict` for a payload where the message was published again and waits in the outbox,
-    /// since it would go without it; `Unavailable`,
+    /// that the store cannot hold; `Conflict` for a payload of the request, or one that was edited, where the message was
+    /// published again and waits in the outbox, since it would go without it; `Unavailable`,
     /// `Timeout` (outcome unknown), `Denied`, `Closed`.
     async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>>;
+
+    /// Gives an open dead letter another payload, with which a redrive then sends it; its history keeps the one before.
+    ///
+    /// Atomicity: payload and history change together. Concurrency: of any number of edits of what all have seen the same
+    /// way, one gets `Now`. Blocks for a round trip. After dropping the future it is edited or not; repeating it where it
+    /// says what was seen is harmless.
+    ///
+    /// # Errors
+    /// `Invalid` for a `by` that is empty or over 200 bytes; `TooLarge` for a payload that the store cannot hold;
+    /// `Unavailable`, `Timeout` (outcome unknown), `Denied`, `Closed`.
+    async fn edit(&self, request: &Edit) -> Result<Edited>;
 
     /// Closes dead letters without redriving them, and returns how many were open. They stay as a record, and their
     /// groups' rows stay dead.

@@ -118,6 +118,37 @@ impl Failure {
         }
     }
 
+    /// The longest shape of a message, in characters.
+    pub const MAX_SHAPE: usize = 200;
+
+    /// The message without what differs between failures of one kind, so that they can be counted together: each run of
+    /// ASCII letters, ASCII digits, `_` and `-` that has a digit in it becomes `#`, and what is left is cut at
+    /// [`Self::MAX_SHAPE`] characters.
+    ///
+    /// ```
+    /// # use headless_abstractions::{Failure, FailureCause};
+    /// # let at = chrono::DateTime::UNIX_EPOCH;
+    /// let failure = Failure::new(FailureCause::Error, "order 17: 10.0.0.7:5432 refused", "node", at);
+    /// assert_eq!(failure.shape(), "order #: #.#.#.#:# refused");
+    /// ```
+    #[must_use]
+    pub fn shape(&self) -> String {
+        let is_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let mut shape = String::new();
+        let mut rest = &*self.message;
+        while let Some(first) = rest.chars().next() {
+            let word = rest.find(|c| !is_of_word(c)).unwrap_or(rest.len());
+            let (part, after) = rest.split_at(if word == 0 { first.len_utf8() } else { word });
+            let varies = word > 0 && part.contains(|c: char| c.is_ascii_digit());
+            shape.push_str(if varies { "#" } else { part });
+            rest = after;
+        }
+        if let Some((end, _)) = shape.char_indices().nth(Self::MAX_SHAPE) {
+            shape.truncate(end);
+        }
+        shape
+    }
+
     /// Appends `new` to `kept`, dropping from the middle so that at most [`Self::MAX_KEPT`] stay: the first tells
     /// how it began, the latest how it ended.
     pub fn append(kept: &mut Vec<Self>, new: impl IntoIterator<Item = Self>) {
@@ -152,6 +183,21 @@ mod tests {
         let long = failure(&"ä".repeat(5_000));
         assert_eq!(long.message.len(), Failure::MAX_MESSAGE);
         assert_eq!(failure("a\0b").message, "a\u{fffd}b");
+    }
+
+    #[test]
+    fn should_be_of_one_shape_when_only_numbers_and_ids_differ() {
+        for (message, shape) in [
+            ("", ""),
+            ("no such customer", "no such customer"),
+            ("customer 7 of 99", "customer # of #"),
+            ("order-17 (7cd923f1-1a06-452c-aabf-9755b8260b16)", "# (#)"),
+            ("Zürich 東京 12é3", "Zürich 東京 #é#"),
+            ("a_1\nb", "#\nb"),
+        ] {
+            assert_eq!(failure(message).shape(), shape);
+        }
+        assert_eq!(failure(&"é ".repeat(300)).shape(), "é ".repeat(100));
     }
 
     #[test]

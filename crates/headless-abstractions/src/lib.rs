@@ -36,7 +36,10 @@ pub mod wire;
 pub use capabilities::{OrderingGuarantee, TransportCapabilities};
 pub use claim::{Abandon, AttemptUse, Claim, Settled};
 pub use clock::{Clock, Random};
-pub use dead_letter::{Bury, DeadLetter, DeadLetterStore, Origin, Redrive, Redriven};
+pub use dead_letter::{
+    Bury, Change, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterQueries, DeadLetterStats,
+    DeadLetterStore, DeadLetterTally, Edit, Edited, Origin, Redrive, Redriven,
+};
 pub use error::{Error, ErrorKind, Result, RetryAdvice};
 pub use failure::{Failure, FailureCause};
 pub use header::{HeaderName, HeaderValue, Headers};
@@ -49,8 +52,8 @@ pub use parked::{ClaimParked, Park, ParkLimits, Parked, ParkedRow, ParkedStore};
 pub use partition::{Partition, Partitions};
 pub use pulse::{Pulse, PulseStore};
 pub use queries::{
-    Cursor, DeadLetterFilter, DeadLetterQueries, DeadLetterStats, InboxEntry, InboxFilter, InboxQueries,
-    InboxStats, OutboxEntry, OutboxFilter, OutboxQueries, OutboxState, OutboxStats, Page,
+    Cursor, InboxEntry, InboxFilter, InboxQueries, InboxStats, OutboxEntry, OutboxFilter, OutboxQueries,
+    OutboxState, OutboxStats, Page,
 };
 pub use store::{InboxParts, OutboxParts, Store, StoreId, StoreInfo, StoreParts};
 pub use subscriber::{Delivery, DeliveryToken, Received, Redelivery, Revoked, Settlement, Subscriber};

@@ -1,100 +1,53 @@
-//! Dead letters as an operator handles them: list, redrive, discard.
-
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+//! Dead letters as an operator handles them: look, count, edit, redrive, discard.
 
 use headless_abstractions::{
-    Cursor, DeadId, DeadLetter, DeadLetterFilter, DeadLetterStats, InboxParts, Page, Redrive, Redriven,
-    Result,
+    Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterStats, DeadLetterTally, Edit,
+    Edited, InboxParts, Page, Redrive, Redriven, Result, StoreParts,
 };
-use headless_core::Environment;
+use headless_core::Wakeups;
 
-/// How many dead letters are redriven with one request.
+mod matching;
+
+pub use matching::{DiscardMatching, RedriveMatching};
+
+/// How many dead letters are changed with one request.
 const PAGE: usize = 100;
 
 /// Dead letters as an operator handles them. Nothing else moves them.
 ///
 /// ```
-/// # use headless_abstractions::{DeadLetterFilter, Result};
-/// # use headless_messaging::DeadLetters;
+/// # use headless_abstractions::{DeadLetterFilter, Edit, Redrive, Result};
+/// # use headless_messaging::{DeadLetters, RedriveMatching};
 /// # async fn example(dead: DeadLetters) -> Result<()> {
-/// let open = dead.list(&DeadLetterFilter::open(), None, 20).await?;
-/// let ids = open.items.iter().map(|letter| letter.id).collect();
-/// let answers = dead.redrive(&headless_abstractions::Redrive::new(ids, "ann")).await?;
+/// // What has gone wrong, the most frequent first; one of the first kind; all that are like it.
+/// for tally in dead.tally(&DeadLetterFilter::open(), 10).await? {
+///     println!("{} × {} {}: {}", tally.count, tally.topic, tally.cause, tally.error);
+/// }
+/// let Some(letter) = dead.list(&DeadLetterFilter::open(), None, 1).await?.items.pop() else { return Ok(()) };
+/// let like_it = DeadLetterFilter::like(&letter);
+///
+/// // Mend one and send it on its way; then the others, at a rate that what failed before can bear.
+/// dead.edit(&Edit::new(letter.id, "{}".into(), "ann").with_seen(letter.edits)).await?;
+/// dead.redrive(&Redrive::new(vec![letter.id], "ann")).await?;
+/// dead.redrive_matching(&RedriveMatching::new(like_it, "ann")).await?;
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     store: InboxParts,
-    environment: Environment,
-}
-
-/// A request to redrive what matches a filter, at a limited rate.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct RedriveMatching {
-    /// Which; closed ones are left out in any case.
-    pub filter: DeadLetterFilter,
-    /// Who asks, at most 200 bytes; kept with the record.
-    pub by: String,
-    /// The most in all. Default 1 000.
-    pub most: usize,
-    /// The most in a second, so that what failed at once does not come back at once. Default 100.
-    pub per_second: NonZeroU32,
-    /// The most redrives of one message. Default 3.
-    pub max_redrives: u32,
-    /// Dead letters that died longer ago are refused; `None` forces. Default 7 days, as long as marks are kept.
-    pub max_age: Option<Duration>,
-}
-
-impl RedriveMatching {
-    /// Redrives what matches, at the demand of `by`.
-    #[must_use]
-    pub fn new(filter: DeadLetterFilter, by: impl Into<String>) -> Self {
-        const HUNDRED: NonZeroU32 = NonZeroU32::new(100).unwrap();
-        let week = Duration::from_hours(7 * 24);
-        Self {
-            filter,
-            by: by.into(),
-            most: 1_000,
-            per_second: HUNDRED,
-            max_redrives: 3,
-            max_age: Some(week),
-        }
-    }
-
-    /// At most this many in all.
-    #[must_use]
-    pub const fn with_most(mut self, most: usize) -> Self {
-        self.most = most;
-        self
-    }
-
-    /// At most this many in a second.
-    #[must_use]
-    pub const fn with_per_second(mut self, most: NonZeroU32) -> Self {
-        self.per_second = most;
-        self
-    }
-
-    /// At most this many redrives of one message.
-    #[must_use]
-    pub const fn with_max_redrives(mut self, most: u32) -> Self {
-        self.max_redrives = most;
-        self
-    }
-
-    /// Refusing what died longer ago; `None` refuses nothing for its age.
-    #[must_use]
-    pub const fn with_max_age(mut self, age: Option<Duration>) -> Self {
-        self.max_age = age;
-        self
-    }
+    wakeups: Wakeups,
 }
 
 impl DeadLetters {
-    pub(crate) const fn new(store: InboxParts, environment: Environment) -> Self {
-        Self { store, environment }
+    pub(crate) const fn new(store: InboxParts, wakeups: Wakeups) -> Self {
+        Self { store, wakeups }
+    }
+
+    /// Those of this store, for a process that handles nothing itself; `None` where the store keeps none.
+    #[must_use]
+    pub fn of(store: &StoreParts) -> Option<Self> {
+        Some(Self::new(store.inbox.clone()?, Wakeups::default()))
     }
 
     /// Those that match, the oldest first, at most `limit` (1 to 1 000).
@@ -118,6 +71,19 @@ impl DeadLetters {
         self.store.dead_letter_queries.get(id).await
     }
 
+    /// What was done to this one, the first change first, at most `limit` (1 to 1 000).
+    ///
+    /// # Errors
+    /// `Invalid` for a limit out of range or a foreign cursor; else what the store answers.
+    pub async fn history(
+        &self,
+        id: DeadId,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeadLetterChange>> {
+        self.store.dead_letter_queries.history(id, after, limit).await
+    }
+
     /// The open ones, grouped by origin, topic and cause.
     ///
     /// # Errors
@@ -126,83 +92,83 @@ impl DeadLetters {
         self.store.dead_letter_queries.stats().await
     }
 
+    /// Those that match, counted by origin, topic, cause and the shape of their error, the most frequent first, at most
+    /// `limit` kinds (1 to 1 000).
+    ///
+    /// # Errors
+    /// `Invalid` for a limit out of range; else what the store answers.
+    pub async fn tally(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Vec<DeadLetterTally>> {
+        self.store.dead_letter_queries.tally(filter, limit).await
+    }
+
+    /// Gives an open one another payload; its history keeps the one before. It stays where it is until it is redriven.
+    ///
+    /// # Errors
+    /// `Invalid` for a `by` that is empty or over 200 bytes; `TooLarge` for a payload that the store cannot hold; else
+    /// what the store answers.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it edited or not; asking again is harmless where the request says what was seen.
+    pub async fn edit(&self, request: &Edit) -> Result<Edited> {
+        let answer = self.store.dead_letters.edit(request).await?;
+        tracing::info!(by = request.by, id = %request.id, ?answer, "a dead letter is edited");
+        Ok(answer)
+    }
+
     /// Sends these on their way again, to the same group alone, or into the outbox if they died in the relay; answers
     /// for each in the order of the request.
     ///
     /// # Errors
     /// `Invalid` for a payload with other than one id, or a `by` that is empty or over 200 bytes; else what the store
-    /// answers.
+    /// answers. Of more than a hundred some may be redriven then.
     ///
     /// # Cancel safety
     /// Dropping the future leaves each of them redriven or not; asking again is harmless.
     pub async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
-        let answers = self.store.dead_letters.redrive(request).await?;
+        // The store refuses a payload for several, and judges a request for none: each of them goes to it as it is.
+        let at_once = if request.payload.is_some() {
+            request.ids.len()
+        } else {
+            PAGE
+        };
+        let mut answers = Vec::with_capacity(request.ids.len());
+        let mut rest = &request.ids[..];
+        loop {
+            let (ids, after) = rest.split_at(at_once.min(rest.len()));
+            let mut asked = request.clone();
+            asked.ids = ids.to_vec();
+            answers.extend(self.store.dead_letters.redrive(&asked).await?);
+            if after.is_empty() {
+                break;
+            }
+            rest = after;
+        }
         tracing::info!(
             by = request.by,
             asked = request.ids.len(),
             "dead letters are redriven"
         );
-        self.environment.wakeups.parked().wake();
-        self.environment.wakeups.outbox().wake();
-        Ok(answers)
-    }
-
-    /// Sends what matches on its way again, at a limited rate; tells how many were answered how.
-    ///
-    /// # Errors
-    /// As [`redrive`](Self::redrive). What was redriven until then is on its way.
-    ///
-    /// # Cancel safety
-    /// Dropping the future stops after the present request.
-    pub async fn redrive_matching(&self, request: &RedriveMatching) -> Result<BTreeMap<&'static str, u64>> {
-        let mut filter = request.filter.clone();
-        filter.with_closed = false;
-        let at_once = PAGE.min(usize::try_from(request.per_second.get()).unwrap_or(PAGE));
-        let (mut cursor, mut asked, mut answers) = (None, 0, BTreeMap::new());
-        while asked < request.most {
-            let page = self
-                .list(&filter, cursor.as_ref(), at_once.min(request.most - asked))
-                .await?;
-            if page.items.is_empty() {
-                break;
-            }
-            let ids: Vec<DeadId> = page.items.iter().map(|letter| letter.id).collect();
-            asked += ids.len();
-            let redrive = Redrive::new(ids, request.by.clone())
-                .with_max_redrives(request.max_redrives)
-                .with_max_age(request.max_age);
-            for answer in self.redrive(&redrive).await? {
-                *answers.entry(name_of(answer)).or_default() += 1;
-            }
-            let Some(next) = page.next else { break };
-            cursor = Some(next);
-            if asked < request.most {
-                let count = u32::try_from(page.items.len()).unwrap_or(u32::MAX);
-                tokio::time::sleep(Duration::from_secs(1) * count / request.per_second.get()).await;
-            }
-        }
+        self.wakeups.parked().wake();
+        self.wakeups.outbox().wake();
         Ok(answers)
     }
 
     /// Closes these without redriving them, and returns how many were open. They stay as a record.
     ///
     /// # Errors
-    /// `Invalid` for a `by` that is empty or over 200 bytes; else what the store answers.
+    /// `Invalid` for a `by` that is empty or over 200 bytes; else what the store answers. Of more than a hundred some may
+    /// be closed then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves each of them closed or not; asking again is harmless.
     pub async fn discard(&self, ids: &[DeadId], by: &str) -> Result<u64> {
-        let closed = self.store.dead_letters.discard(ids, by).await?;
+        // The name is for the store to judge, also where nothing is asked for.
+        let (first, others) = ids.split_at(PAGE.min(ids.len()));
+        let mut closed = self.store.dead_letters.discard(first, by).await?;
+        for page in others.chunks(PAGE) {
+            closed += self.store.dead_letters.discard(page, by).await?;
+        }
         tracing::info!(by, asked = ids.len(), closed, "dead letters are discarded");
         Ok(closed)
-    }
-}
-
-/// The stable name of an answer, for reports.
-const fn name_of(answer: Redriven) -> &'static str {
-    match answer {
-        Redriven::Now => "redriven",
-        Redriven::NotFound => "not_found",
-        Redriven::Closed => "closed",
-        Redriven::Superseded => "superseded",
-        Redriven::TooOld => "too_old",
-        Redriven::CapReached => "cap_reached",
     }
 }

@@ -24,7 +24,7 @@ pub use consumer::{
     PauseReason, SubscriptionStatus,
 };
 pub use context::{Attempt, BatchContext, Context};
-pub use dead_letters::{DeadLetters, RedriveMatching};
+pub use dead_letters::{DeadLetters, DiscardMatching, RedriveMatching};
 pub use maintenance::{PulseConfig, PurgeConfig, spawn_pulse, spawn_purge};
 pub use messaging::Messaging;
 pub use outgoing::{Outgoing, OutgoingLimits};

@@ -203,7 +203,7 @@ impl Messaging {
     #[must_use]
     pub fn dead_letters(&self) -> Option<DeadLetters> {
         let inbox = self.store.as_ref()?.inbox.clone()?;
-        Some(DeadLetters::new(inbox, self.environment.clone()))
+        Some(DeadLetters::new(inbox, self.environment.wakeups.clone()))
     }
 
     /// Stops intake, lets handlers run until `timeout` has passed, then ends them; awaits rollbacks, settles what has

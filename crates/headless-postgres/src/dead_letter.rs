@@ -5,7 +5,9 @@ mod queries;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use headless_abstractions::{Bury, DeadId, DeadLetterStore, Error, Marked, Redrive, Redriven, Result};
+use headless_abstractions::{
+    Bury, DeadId, DeadLetterStore, Edit, Edited, Error, Marked, Redrive, Redriven, Result,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
     error::fault,
     failures,
     inbox::{
-        answer::{marked, of_each, redriven},
+        answer::{edited, marked, of_each, redriven},
         arrivals::Arrivals,
     },
     row::Columns,
@@ -27,11 +29,14 @@ statements! {
     Statements {
         bury: "dead_letter/bury",
         redrive: "dead_letter/redrive",
+        edit: "dead_letter/edit",
         discard: "dead_letter/discard",
         purge: "dead_letter/purge",
         get: "dead_letter/get",
         list: "dead_letter/list",
         stats: "dead_letter/stats",
+        tally: "dead_letter/tally",
+        history: "dead_letter/history",
     }
 }
 
@@ -91,19 +96,16 @@ impl DeadLetterStore for Postgres {
             .call("redrive", async {
                 check_by(&request.by)?;
                 if let Some(payload) = &request.payload {
-                    let most = shared.config.max_payload.get();
                     if request.ids.len() != 1 {
                         return Err(Error::invalid("payload is given for other than exactly one id"));
                     }
-                    if payload.len() > most {
-                        return Err(Error::too_large("payload", payload.len(), most));
-                    }
+                    check_payload(payload, shared.config.max_payload.get())?;
                 }
                 let mut session = shared.session().await?;
                 let answers: Vec<i64> = sqlx::query_scalar(shared.dead_letters.redrive.get())
                     .bind(uuids(&request.ids))
                     .bind(&request.by)
-                    .bind(i32::try_from(request.max_redrives).unwrap_or(i32::MAX))
+                    .bind(number(request.max_redrives))
                     .bind(request.max_age.map(micros))
                     .bind(request.payload.as_deref())
                     .fetch_one(&mut *session)
@@ -115,6 +117,28 @@ impl DeadLetterStore for Postgres {
             .await?;
         shared.wake.notify(Signal::Store);
         Ok(answers)
+    }
+
+    async fn edit(&self, request: &Edit) -> Result<Edited> {
+        let shared = &self.shared;
+        shared
+            .call("edit", async {
+                check_by(&request.by)?;
+                check_payload(&request.payload, shared.config.max_payload.get())?;
+                let mut session = shared.session().await?;
+                let answer: i64 = sqlx::query_scalar(shared.dead_letters.edit.get())
+                    .bind(request.id.as_uuid())
+                    .bind(&request.payload[..])
+                    .bind(&request.by)
+                    .bind(request.seen.map(number))
+                    .bind(number(request.max_edits))
+                    .fetch_one(&mut *session)
+                    .await
+                    .map_err(fault)?;
+                session.finish(&shared.statements).await?;
+                edited(answer)
+            })
+            .await
     }
 
     async fn discard(&self, ids: &[DeadId], by: &str) -> Result<u64> {
@@ -155,6 +179,18 @@ impl DeadLetterStore for Postgres {
 
 fn uuids(ids: &[DeadId]) -> Vec<Uuid> {
     ids.iter().map(|id| id.as_uuid()).collect()
+}
+
+/// As the server counts; more than it can count stands for the most.
+fn number(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+fn check_payload(payload: &[u8], most: usize) -> Result<()> {
+    if payload.len() > most {
+        return Err(Error::too_large("payload", payload.len(), most));
+    }
+    Ok(())
 }
 
 fn check_by(by: &str) -> Result<()> {

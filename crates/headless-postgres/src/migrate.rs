@@ -53,6 +53,7 @@ impl Migration {
         3 "0003_inbox",
         4 "0004_transport",
         5 "0005_publish",
+        6 "0006_dead_letters",
     ];
 
     /// The checksum of its text, before the schema's name is put in.

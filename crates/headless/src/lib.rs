@@ -34,10 +34,11 @@ pub mod testing;
 
 pub use builder::{Builder, Headless};
 pub use headless_abstractions::{
-    ContentType, CorrelationId, Cursor, DeadId, DeadLetter, DeadLetterFilter, DeadLetterStats, Error,
-    ErrorKind, Failure, FailureCause, GroupName, HeaderName, HeaderValue, Headers, IdempotencyKey, Message,
-    MessageId, MessageType, Origin, Page, ParkLimits, PartitionKey, Priority, Redelivery, Redrive, Redriven,
-    Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext,
+    Change, ContentType, CorrelationId, Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter,
+    DeadLetterStats, DeadLetterTally, Edit, Edited, Error, ErrorKind, Failure, FailureCause, GroupName,
+    HeaderName, HeaderValue, Headers, IdempotencyKey, Message, MessageId, MessageType, Origin, Page,
+    ParkLimits, PartitionKey, Priority, Redelivery, Redrive, Redriven, Result, RetryAdvice, StartFrom,
+    Tenant, TopicName, TraceContext,
 };
 pub use headless_core::{
     Backoff, Codec, Codecs, Environment, Event, HandlerError, HandlerResult, Json, MessagePack, Raw,
@@ -48,8 +49,8 @@ pub use headless_core::{
 pub use headless_memory::{Memory, MemoryConfig, MemoryTx};
 pub use headless_messaging::{
     Attempt, BatchContext, CircuitBreaker, Consumer, ConsumerHandle, ConsumerSettings, ConsumerStats,
-    Context, DeadLetters, Inbox, MessageBuilder, Ordered, ParkSettings, PauseReason, PublishExt,
-    PublishOutcome, Published, Publisher, RedriveMatching, RelayStatus, SubscriptionStatus,
+    Context, DeadLetters, DiscardMatching, Inbox, MessageBuilder, Ordered, ParkSettings, PauseReason,
+    PublishExt, PublishOutcome, Published, Publisher, RedriveMatching, RelayStatus, SubscriptionStatus,
 };
 #[cfg(feature = "postgres")]
 pub use headless_postgres::{Postgres, PostgresTx};

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use headless_abstractions::{
-    Bury, DeadId, DeadLetter, DeadLetterStore, Error, ErrorKind, Failure, InboxState, Marked, Message,
-    Origin, Redrive, Redriven, Result,
+    Bury, Change, DeadId, DeadLetter, DeadLetterChange, DeadLetterStore, Edit, Edited, Error, ErrorKind,
+    Failure, InboxState, Marked, Message, Origin, Redrive, Redriven, Result,
 };
 use uuid::Uuid;
 
@@ -22,6 +22,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Letters {
     pub(crate) all: BTreeMap<u64, DeadLetter>,
+    /// What operators did to them, in the order in which they did it.
+    pub(crate) changes: Vec<(DeadId, DeadLetterChange)>,
 }
 
 /// Which dead letter a row was redriven from, and how often its message has been.
@@ -52,6 +54,10 @@ impl Letters {
         letter.previous = death.lineage.previous;
         self.all.insert(death.number, letter);
         id
+    }
+
+    fn note(&mut self, id: DeadId, by: &str, at: DateTime<Utc>, what: Change) {
+        self.changes.push((id, DeadLetterChange::new(at, by, what)));
     }
 
     pub(crate) fn find(&mut self, id: DeadId) -> Option<&mut DeadLetter> {
@@ -114,13 +120,14 @@ fn redrive(server: &mut Locked<'_>, id: DeadId, request: &Redrive) -> Result<Red
     if let Some(payload) = &request.payload {
         message.payload = payload.clone();
     }
+    let is_edited = request.payload.is_some() || letter.edits > 0;
     let lineage = Lineage {
         redrives: letter.redrives + 1,
         previous: Some(id),
     };
     let place = sequence.next();
     match &letter.origin {
-        Origin::Relay if request.payload.is_some() && outbox.has(message.id) => {
+        Origin::Relay if is_edited && outbox.has(message.id) => {
             let why =
                 "the message was published again and waits in the outbox: it would go without this payload";
             return Err(Error::new(ErrorKind::Conflict, why).with_provider(NAME));
@@ -158,7 +165,28 @@ fn redrive(server: &mut Locked<'_>, id: DeadId, request: &Redrive) -> Result<Red
         }
     }
     letter.redriven = Some((request.by.clone(), today));
+    let with = request.payload.clone();
+    letters.note(id, &request.by, today, Change::Redriven { with });
     Ok(Redriven::Now)
+}
+
+fn edit(letters: &mut Letters, request: &Edit, today: DateTime<Utc>) -> Edited {
+    let Some(letter) = letters.find(request.id) else {
+        return Edited::NotFound;
+    };
+    if !letter.is_open() {
+        return Edited::Closed;
+    }
+    if request.seen.is_some_and(|seen| seen != letter.edits) {
+        return Edited::Changed;
+    }
+    if letter.edits >= request.max_edits {
+        return Edited::CapReached;
+    }
+    letter.edits += 1;
+    let before = std::mem::replace(&mut letter.message.payload, request.payload.clone());
+    letters.note(request.id, &request.by, today, Change::Edited { before });
+    Edited::Now
 }
 
 fn check_by(by: &str) -> Result<()> {
@@ -191,6 +219,13 @@ impl DeadLetterStore for ToyStore {
             .collect()
     }
 
+    async fn edit(&self, request: &Edit) -> Result<Edited> {
+        check_by(&request.by)?;
+        let mut server = self.link.change("edit")?;
+        let today = server.clock.wall(server.now);
+        Ok(edit(&mut server.letters, request, today))
+    }
+
     async fn discard(&self, ids: &[DeadId], by: &str) -> Result<u64> {
         check_by(by)?;
         let mut server = self.link.change("discard")?;
@@ -199,6 +234,7 @@ impl DeadLetterStore for ToyStore {
         for id in ids {
             if let Some(letter) = server.letters.find(*id).filter(|letter| letter.is_open()) {
                 letter.discarded = Some((by.to_owned(), today));
+                server.letters.note(*id, by, today, Change::Discarded);
                 open += 1;
             }
         }
@@ -219,6 +255,7 @@ impl DeadLetterStore for ToyStore {
             .collect();
         for number in &old {
             let id = letters.all.remove(number).map(|letter| letter.id);
+            letters.changes.retain(|(of, _)| Some(*of) != id);
             // A message that was redriven has moved on, and its row is no longer this letter's.
             inbox
                 .rows

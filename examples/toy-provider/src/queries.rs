@@ -4,23 +4,28 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    Cursor, DeadId, DeadLetter, DeadLetterFilter, DeadLetterQueries, DeadLetterStats, Error, GroupName,
-    InboxEntry, InboxFilter, InboxQueries, InboxState, InboxStats, MessageId, OutboxEntry, OutboxFilter,
-    OutboxQueries, OutboxState, OutboxStats, Page, Result,
+    Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterQueries, DeadLetterStats,
+    DeadLetterTally, Error, GroupName, InboxEntry, InboxFilter, InboxQueries, InboxState, InboxStats,
+    MessageId, OutboxEntry, OutboxFilter, OutboxQueries, OutboxState, OutboxStats, Page, Result,
 };
 
 use crate::{error::NAME, inbox, inbox::Inbox, outbox, store::ToyStore};
 
+fn check_limit(limit: usize) -> Result<()> {
+    if !(1..=1000).contains(&limit) {
+        return Err(Error::invalid("the limit of a page is 1 to 1000").with_provider(NAME));
+    }
+    Ok(())
+}
+
 /// The page after this cursor. A cursor says which list it is of, and the last row's position in it.
 fn page<T>(
-    list: &'static str,
+    list: &str,
     rows: impl Iterator<Item = (String, T)>,
     after: Option<&Cursor>,
     limit: usize,
 ) -> Result<Page<T>> {
-    if !(1..=1000).contains(&limit) {
-        return Err(Error::invalid("the limit of a page is 1 to 1000").with_provider(NAME));
-    }
+    check_limit(limit)?;
     let after = match after.map(|cursor| cursor.as_str().split_once(':')) {
         None => "",
         Some(Some((of, position))) if of == list => position,
@@ -227,5 +232,29 @@ impl DeadLetterQueries for ToyStore {
             DeadLetterStats::new(origin, topic, cause, count, oldest)
         };
         Ok(groups.into_iter().map(stats).collect())
+    }
+
+    async fn tally(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Vec<DeadLetterTally>> {
+        check_limit(limit)?;
+        let server = self.link.look("tally")?;
+        let letters = server.letters.all.values();
+        Ok(DeadLetterTally::tally(
+            letters.filter(|letter| filter.matches(letter)),
+            limit,
+        ))
+    }
+
+    async fn history(
+        &self,
+        id: DeadId,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeadLetterChange>> {
+        let server = self.link.look("history")?;
+        let changes = server.letters.changes.iter().filter(|(of, _)| *of == id);
+        let rows = changes
+            .zip(0..)
+            .map(|((_, change), n)| (position(n), change.clone()));
+        page(&format!("history of {id}"), rows, after, limit)
     }
 }

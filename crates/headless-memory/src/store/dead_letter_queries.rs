@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    Cursor, DeadId, DeadLetter, DeadLetterFilter, DeadLetterQueries, DeadLetterStats, FailureCause, Page,
-    Result,
+    Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterQueries, DeadLetterStats,
+    DeadLetterTally, FailureCause, Page, Result,
 };
 
-use super::page::Cursors;
+use super::page::{Cursors, check_limit};
 use crate::Memory;
 
 #[async_trait]
@@ -70,5 +70,43 @@ impl DeadLetterQueries for Memory {
             };
             groups.into_iter().map(stats).collect()
         }))
+    }
+
+    async fn tally(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Vec<DeadLetterTally>> {
+        self.link.check("tally").await?;
+        check_limit(limit)?;
+        Ok(self.server.database.read(|state, _| {
+            let letters = state.dead_letters.after(None).map(|(_, record)| &record.letter);
+            DeadLetterTally::tally(letters.filter(|letter| filter.matches(letter)), limit)
+        }))
+    }
+
+    async fn history(
+        &self,
+        id: DeadId,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeadLetterChange>> {
+        self.link.check("history").await?;
+        let store = self.server.id;
+        let cursors = Cursors::new("dead-history", store);
+        // The place says whose history it is, and how much of it was shown.
+        let place = cursors.read(after)?.map(|place| match place.split_once('.') {
+            Some((of, shown)) if of == id.to_string() => shown.parse().map_err(|_| cursors.foreign()),
+            _ => Err(cursors.foreign()),
+        });
+        let shown: usize = place.transpose()?.unwrap_or(0);
+        self.server.database.read(|state, _| {
+            let record = state.dead_letters.get(store, id);
+            let changes = record
+                .iter()
+                .flat_map(|record| &record.history)
+                .enumerate()
+                .skip(shown);
+            cursors.page(
+                limit,
+                changes.map(|(n, change)| (format!("{id}.{}", n + 1), change.clone())),
+            )
+        })
     }
 }

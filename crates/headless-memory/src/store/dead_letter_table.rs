@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use headless_abstractions::{DeadId, DeadLetter, Message, Origin, StoreId};
+use headless_abstractions::{Change, DeadId, DeadLetter, DeadLetterChange, Message, Origin, StoreId};
 use uuid::Uuid;
 
 /// Dead letters by number, which is the order in which they died.
@@ -13,10 +14,34 @@ pub(super) struct DeadLetterTable {
     last: u64,
 }
 
-/// A dead letter, and when it died by the clock that ages are measured with.
+/// A dead letter, when it died by the clock that ages are measured with, and what was done to it.
 pub(super) struct Record {
     pub(super) letter: DeadLetter,
     pub(super) died: Duration,
+    pub(super) history: Vec<DeadLetterChange>,
+}
+
+impl Record {
+    /// Sends it on its way again, with this payload where that is another.
+    pub(super) fn close_redriven(&mut self, by: &str, at: DateTime<Utc>, with: Option<Bytes>) {
+        self.letter.redriven = Some((by.to_owned(), at));
+        self.note(by, at, Change::Redriven { with });
+    }
+
+    pub(super) fn close_discarded(&mut self, by: &str, at: DateTime<Utc>) {
+        self.letter.discarded = Some((by.to_owned(), at));
+        self.note(by, at, Change::Discarded);
+    }
+
+    pub(super) fn edit(&mut self, payload: Bytes, by: &str, at: DateTime<Utc>) {
+        let before = std::mem::replace(&mut self.letter.message.payload, payload);
+        self.letter.edits += 1;
+        self.note(by, at, Change::Edited { before });
+    }
+
+    fn note(&mut self, by: &str, at: DateTime<Utc>, what: Change) {
+        self.history.push(DeadLetterChange::new(at, by, what));
+    }
 }
 
 impl DeadLetterTable {
@@ -33,7 +58,11 @@ impl DeadLetterTable {
         &mut self
             .letters
             .entry(self.last)
-            .or_insert(Record { letter, died: died.0 })
+            .or_insert(Record {
+                letter,
+                died: died.0,
+                history: Vec::new(),
+            })
             .letter
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use headless_abstractions::{
-    Bury, DeadId, DeadLetter, DeadLetterStore, Error, ErrorKind, Failure, Marked, Message, Origin, Redrive,
-    Redriven, Result, StoreId,
+    Bury, DeadId, DeadLetter, DeadLetterStore, Edit, Edited, Error, ErrorKind, Failure, Marked, Message,
+    Origin, Redrive, Redriven, Result, StoreId,
 };
 
 use super::{
@@ -42,19 +42,13 @@ impl DeadLetterStore for Memory {
         self.link.check("redrive").await?;
         check_by("redrive", &request.by)?;
         if let Some(payload) = &request.payload {
-            let most = self.server.config.max_payload.get();
             if request.ids.len() != 1 {
                 return Err(refused(
                     "redrive",
                     Error::invalid("payload is given for other than exactly one id"),
                 ));
             }
-            if payload.len() > most {
-                return Err(refused(
-                    "redrive",
-                    Error::too_large("payload", payload.len(), most),
-                ));
-            }
+            self.check_payload("redrive", payload)?;
         }
         let step = self.step();
         self.server.database.write(|state, now| {
@@ -66,6 +60,29 @@ impl DeadLetterStore for Memory {
         })
     }
 
+    async fn edit(&self, request: &Edit) -> Result<Edited> {
+        self.link.check("edit").await?;
+        check_by("edit", &request.by)?;
+        self.check_payload("edit", &request.payload)?;
+        let step = self.step();
+        Ok(self.server.database.write(|state, _| {
+            let Some(record) = state.dead_letters.get_mut(step.store, request.id) else {
+                return Edited::NotFound;
+            };
+            let edits = record.letter.edits;
+            if !record.letter.is_open() {
+                Edited::Closed
+            } else if request.seen.is_some_and(|seen| seen != edits) {
+                Edited::Changed
+            } else if edits >= request.max_edits {
+                Edited::CapReached
+            } else {
+                record.edit(request.payload.clone(), &request.by, step.wall);
+                Edited::Now
+            }
+        }))
+    }
+
     async fn discard(&self, ids: &[DeadId], by: &str) -> Result<u64> {
         self.link.check("discard").await?;
         check_by("discard", by)?;
@@ -75,7 +92,7 @@ impl DeadLetterStore for Memory {
             for id in ids {
                 let record = state.dead_letters.get_mut(step.store, *id);
                 if let Some(record) = record.filter(|record| record.letter.is_open()) {
-                    record.letter.discarded = Some((by.to_owned(), step.wall));
+                    record.close_discarded(by, step.wall);
                     discarded += 1;
                 }
             }
@@ -105,6 +122,17 @@ struct Step {
 }
 
 impl Memory {
+    fn check_payload(&self, operation: &'static str, payload: &[u8]) -> Result<()> {
+        let most = self.server.config.max_payload.get();
+        if payload.len() > most {
+            return Err(refused(
+                operation,
+                Error::too_large("payload", payload.len(), most),
+            ));
+        }
+        Ok(())
+    }
+
     fn step(&self) -> Step {
         Step {
             store: self.server.id,
@@ -164,14 +192,15 @@ impl State {
         }
         let again = (id, letter.redrives.saturating_add(1));
         let mut message = letter.message.clone();
+        let is_edited = request.payload.is_some() || letter.edits > 0;
+        if is_edited && letter.origin == Origin::Relay && self.outbox.contains(message.id) {
+            let again = Error::new(
+                ErrorKind::Conflict,
+                "the message was published again and waits in the outbox: it would go without this payload",
+            );
+            return Err(refused("redrive", again));
+        }
         if let Some(payload) = &request.payload {
-            if letter.origin == Origin::Relay && self.outbox.contains(message.id) {
-                let again = Error::new(
-                    ErrorKind::Conflict,
-                    "the message was published again and waits in the outbox: it would go without this payload",
-                );
-                return Err(refused("redrive", again));
-            }
             message.payload = payload.clone();
         }
         match letter.origin.clone() {
@@ -194,7 +223,7 @@ impl State {
             }
         }
         if let Some(record) = self.dead_letters.get_mut(step.store, id) {
-            record.letter.redriven = Some((request.by.clone(), step.wall));
+            record.close_redriven(&request.by, step.wall, request.payload.clone());
         }
         Ok(Redriven::Now)
     }

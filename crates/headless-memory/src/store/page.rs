@@ -35,13 +35,7 @@ impl Cursors {
         limit: usize,
         mut rows: impl Iterator<Item = (String, T)>,
     ) -> Result<Page<T>> {
-        if !(1..=MOST).contains(&limit) {
-            return Err(
-                Error::invalid(format!("the limit is {limit}, it must be 1 to {MOST}"))
-                    .with_operation("list")
-                    .with_provider("memory"),
-            );
-        }
+        check_limit(limit)?;
         let mut items = Vec::new();
         let mut last = None;
         for (place, row) in rows.by_ref().take(limit) {
@@ -58,4 +52,16 @@ impl Cursors {
     fn prefix(&self) -> String {
         format!("{}.{:032x}.", self.list, self.store.bits())
     }
+}
+
+/// Refuses a limit out of range.
+pub(super) fn check_limit(limit: usize) -> Result<()> {
+    if (1..=MOST).contains(&limit) {
+        return Ok(());
+    }
+    Err(
+        Error::invalid(format!("the limit is {limit}, it must be 1 to {MOST}"))
+            .with_operation("list")
+            .with_provider("memory"),
+    )
 }

@@ -1,6 +1,6 @@
 //! What the functions of the schema answer about a message, as numbers; see migration 0003.
 
-use headless_abstractions::{Error, ErrorKind, InboxState, Marked, Parked, Redriven, Result};
+use headless_abstractions::{Edited, Error, ErrorKind, InboxState, Marked, Parked, Redriven, Result};
 
 use crate::span::span;
 
@@ -12,6 +12,7 @@ const FULL: i64 = -5;
 const SUPERSEDED: i64 = -6;
 const TOO_OLD: i64 = -7;
 const CAP_REACHED: i64 = -8;
+const CHANGED: i64 = -9;
 /// Less the number of the state.
 const ALREADY: i64 = -10;
 
@@ -75,6 +76,17 @@ pub(crate) fn redriven(answer: i64) -> Result<Redriven> {
         SUPERSEDED => Redriven::Superseded,
         TOO_OLD => Redriven::TooOld,
         CAP_REACHED => Redriven::CapReached,
+        _ => return Err(foreign()),
+    })
+}
+
+pub(crate) fn edited(answer: i64) -> Result<Edited> {
+    Ok(match answer {
+        NOW => Edited::Now,
+        BEHIND => Edited::NotFound,
+        LEASE_LOST => Edited::Closed,
+        CAP_REACHED => Edited::CapReached,
+        CHANGED => Edited::Changed,
         _ => return Err(foreign()),
     })
 }

@@ -5,8 +5,9 @@ use std::{error::Error as _, time::Duration};
 use chrono::DateTime;
 use headless::{Consumer, Context, Event, HandlerResult, Headless, Memory, PublishExt};
 use headless_abstractions::{
-    Appended, Arrival, Bury, DeadLetterFilter, Error, ErrorKind, Failure, FailureCause, GroupName, Hold,
-    Marked, Message, MessageId, OwnedTx, Redrive, Store, StoreTx, TopicName, UnitOfWorkStore,
+    Appended, Arrival, Bury, DeadLetterFilter, Edit, Edited, Error, ErrorKind, Failure, FailureCause,
+    GroupName, Hold, Marked, Message, MessageId, OwnedTx, Redrive, Store, StoreTx, TopicName,
+    UnitOfWorkStore,
 };
 use headless_harness::{
     FaultProxy,
@@ -330,7 +331,9 @@ async fn should_lose_nothing_when_a_text_has_what_the_server_cannot_store() {
 
         for by in ["a\0b", "", &"x".repeat(201)] {
             let redrive = Redrive::new(vec![letter.id], by);
+            let edit = Edit::new(letter.id, "x".into(), by);
             for error in [
+                inbox.dead_letters.edit(&edit).await.unwrap_err(),
                 inbox.dead_letters.redrive(&redrive).await.unwrap_err(),
                 inbox.dead_letters.discard(&[letter.id], by).await.unwrap_err(),
             ] {
@@ -342,7 +345,24 @@ async fn should_lose_nothing_when_a_text_has_what_the_server_cannot_store() {
             }
         }
         let letter = inbox.dead_letter_queries.get(letter.id).await.unwrap().unwrap();
-        assert!(letter.is_open(), "it is where it was");
+        assert!(letter.is_open() && letter.edits == 0, "it is where it was");
+
+        // Bytes are not text: an edit may hold any.
+        let any = Edit::new(letter.id, b"\0\xff"[..].into(), "ada");
+        assert_eq!(inbox.dead_letters.edit(&any).await.unwrap(), Edited::Now);
+        let nowhere = DeadLetterFilter::open().with_error_shape("a\0b");
+        assert!(
+            inbox
+                .dead_letter_queries
+                .tally(&nowhere, 10)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        let most = postgres.config().max_payload.get();
+        let large = Edit::new(letter.id, vec![0; most + 1].into(), "ada");
+        let error = inbox.dead_letters.edit(&large).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
     })
     .await;
 }

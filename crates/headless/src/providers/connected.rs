@@ -4,6 +4,7 @@ use std::{any::Any, fmt, sync::Arc};
 
 use headless_abstractions::{Error, Result, Store, StoreParts, Transport};
 use headless_core::State;
+use headless_messaging::DeadLetters;
 
 /// What a provider gives when it has connected: a store, a transport, or both.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +91,18 @@ impl AnyStore {
     #[must_use]
     pub fn typed<S: Any + Clone>(&self) -> Option<S> {
         self.typed.downcast_ref::<S>().cloned()
+    }
+
+    /// Its dead letters, to look at and to change from a process that runs nothing itself. Where a
+    /// [`Runtime`](crate::Runtime) runs, it has them too.
+    ///
+    /// # Errors
+    /// `Unsupported` when it keeps none.
+    pub fn dead_letters(&self) -> Result<DeadLetters> {
+        DeadLetters::of(&self.parts).ok_or_else(|| {
+            Error::unsupported(format!("the store {} keeps no dead letters", self.name()))
+                .with_operation("dead letters")
+        })
     }
 
     pub(crate) fn parts(&self) -> StoreParts {

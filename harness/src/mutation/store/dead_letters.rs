@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use headless_abstractions::{Bury, DeadId, DeadLetterStore, Marked, Origin, Redrive, Redriven, Result};
+use headless_abstractions::{
+    Bury, DeadId, DeadLetterStore, Edit, Edited, Marked, Origin, Redrive, Redriven, Result,
+};
 
 use super::Mutant;
 use crate::mutation::Mutation;
@@ -82,6 +84,22 @@ impl DeadLetterStore for Mutant {
             }
         }
         Ok(answers)
+    }
+
+    async fn edit(&self, request: &Edit) -> Result<Edited> {
+        let mut asked = request.clone();
+        asked.by = self.by(&asked.by);
+        match self.bug.mutation {
+            Some(Mutation::EditForgotten) => return Ok(Edited::Now),
+            Some(Mutation::EditUnseen) => asked.seen = None,
+            Some(Mutation::EditUnbounded) => asked.max_edits = u32::MAX,
+            _ => {}
+        }
+        let answer = self.letters.edit(&asked).await?;
+        Ok(match answer {
+            Edited::Closed | Edited::NotFound if self.bug.is(Mutation::EditAlwaysDone) => Edited::Now,
+            answer => answer,
+        })
     }
 
     async fn discard(&self, ids: &[DeadId], by: &str) -> Result<u64> {

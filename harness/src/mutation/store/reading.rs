@@ -5,9 +5,10 @@ use std::{future::pending, time::Duration};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use headless_abstractions::{
-    Cursor, DeadId, DeadLetter, DeadLetterFilter, DeadLetterQueries, DeadLetterStats, ErrorKind, GroupName,
-    InboxEntry, InboxFilter, InboxQueries, InboxStats, MessageId, OutboxEntry, OutboxFilter, OutboxQueries,
-    OutboxStats, Page, Pulse, PulseStore, Result,
+    Change, Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterQueries,
+    DeadLetterStats, DeadLetterTally, ErrorKind, GroupName, InboxEntry, InboxFilter, InboxQueries,
+    InboxStats, MessageId, OutboxEntry, OutboxFilter, OutboxQueries, OutboxStats, Page, Pulse, PulseStore,
+    Result,
 };
 
 use super::{Bug, Mutant};
@@ -156,6 +157,68 @@ impl DeadLetterQueries for Mutant {
 
     async fn stats(&self) -> Result<Vec<DeadLetterStats>> {
         self.letter_queries.stats().await
+    }
+
+    async fn tally(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Vec<DeadLetterTally>> {
+        let all = DeadLetterFilter::open().with_closed();
+        let filter = if self.bug.is(Mutation::FilterIgnored) {
+            &all
+        } else {
+            filter
+        };
+        let limit = match self.bug.mutation {
+            Some(Mutation::PageUnchecked) => limit.clamp(1, LARGEST),
+            _ => limit,
+        };
+        let mut tallies = self.letter_queries.tally(filter, limit).await?;
+        match self.bug.mutation {
+            Some(Mutation::TallyUnsorted) => tallies.reverse(),
+            Some(Mutation::TallyWholeErrors) => tallies.retain(|tally| !tally.error.contains('#')),
+            Some(Mutation::TallyCausesAlone) => {
+                let mut causes: Vec<DeadLetterTally> = Vec::new();
+                for tally in tallies {
+                    match causes.iter_mut().find(|known| known.cause == tally.cause) {
+                        Some(known) => known.count += tally.count,
+                        None => causes.push(tally),
+                    }
+                }
+                tallies = causes;
+            }
+            _ => {}
+        }
+        Ok(tallies)
+    }
+
+    async fn history(
+        &self,
+        id: DeadId,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeadLetterChange>> {
+        let list = |after: Option<Cursor>, limit| -> BoxFuture<'_, _> {
+            Box::pin(async move { self.letter_queries.history(id, after.as_ref(), limit).await })
+        };
+        let mut page = self.bug.page(after, limit, list).await?;
+        match self.bug.mutation {
+            Some(Mutation::EditsUnrecorded) => {
+                page.items
+                    .retain(|change| !matches!(change.what, Change::Edited { .. }));
+            }
+            Some(Mutation::HistoryForgetsWho) => {
+                page.items
+                    .iter_mut()
+                    .for_each(|change| change.by = "operator".to_owned());
+            }
+            Some(Mutation::HistoryForgetsPayload) => {
+                for change in &mut page.items {
+                    if let Change::Redriven { with } = &mut change.what {
+                        *with = None;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(page)
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    Abandon, Bury, Claim, ClaimParked, DeadId, DeadLetterStore, GroupName, InboxState, Marked, Owner, Park,
-    ParkLimits, Parked, ParkedRow, ParkedStore, Redrive, Redriven, Result, Settled,
+    Abandon, Bury, Claim, ClaimParked, DeadId, DeadLetterStore, Edit, Edited, GroupName, InboxState, Marked,
+    Owner, Park, ParkLimits, Parked, ParkedRow, ParkedStore, Redrive, Redriven, Result, Settled,
 };
 
 use super::{
@@ -92,6 +92,13 @@ impl DeadLetterStore for SimStore {
         let call = self.memory.redrive(request);
         self.gate
             .call(Op::any("redrive"), call, |answers| format!("{answers:?}"))
+            .await
+    }
+
+    async fn edit(&self, request: &Edit) -> Result<Edited> {
+        let call = DeadLetterStore::edit(&self.memory, request);
+        self.gate
+            .call(Op::any("edit dead"), call, |answer| format!("{answer:?}"))
             .await
     }
 

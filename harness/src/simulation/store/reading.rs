@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    Cursor, DeadId, DeadLetter, DeadLetterFilter, DeadLetterQueries, DeadLetterStats, GroupName, InboxEntry,
-    InboxFilter, InboxQueries, InboxStats, MessageId, OutboxEntry, OutboxFilter, OutboxQueries, OutboxStats,
-    Page, Pulse, PulseStore, Result,
+    Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterQueries, DeadLetterStats,
+    DeadLetterTally, GroupName, InboxEntry, InboxFilter, InboxQueries, InboxStats, MessageId, OutboxEntry,
+    OutboxFilter, OutboxQueries, OutboxStats, Page, Pulse, PulseStore, Result,
 };
 
 use super::SimStore;
@@ -120,6 +120,29 @@ impl DeadLetterQueries for SimStore {
         let call = DeadLetterQueries::stats(&self.memory);
         self.gate
             .call(Op::before("dead stats"), call, |stats| stats.len().to_string())
+            .await
+    }
+
+    async fn tally(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Vec<DeadLetterTally>> {
+        let call = DeadLetterQueries::tally(&self.memory, filter, limit);
+        self.gate
+            .call(Op::before("tally dead"), call, |tallies| {
+                tallies.len().to_string()
+            })
+            .await
+    }
+
+    async fn history(
+        &self,
+        id: DeadId,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeadLetterChange>> {
+        let call = DeadLetterQueries::history(&self.memory, id, after, limit);
+        self.gate
+            .call(Op::before("dead history"), call, |page| {
+                page.items.len().to_string()
+            })
             .await
     }
 }
