@@ -8,6 +8,7 @@ use std::{
     fmt, fs, io,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use headless_abstractions::{Error, Result};
@@ -23,6 +24,7 @@ use crate::{
     RabbitMqConfig,
     channel::Chan,
     error::{NAME, fault, overdue},
+    publisher::Publisher,
 };
 
 /// The reply code of a good-bye.
@@ -40,6 +42,8 @@ pub(crate) struct Link {
 /// A connection.
 pub(crate) struct Live {
     connection: Connection,
+    /// How long what was given up half-way may take to end.
+    patience: Duration,
     /// Channels in confirm mode that no send is using.
     spare: Mutex<Vec<Chan>>,
     /// The channel for what members say to each other.
@@ -63,6 +67,7 @@ impl Link {
         *place = None;
         let live = Arc::new(Live {
             connection: connect(config, self.purpose).await?,
+            patience: config.call_timeout,
             spare: Mutex::default(),
             talk: tokio::sync::Mutex::default(),
         });
@@ -115,17 +120,20 @@ impl Live {
 
     /// A channel in confirm mode, for one send alone: the client attributes a returned message to any confirm that comes
     /// next on its channel, so that only who has the channel for itself can tell whose it was.
-    pub(crate) async fn publisher(&self) -> Result<Chan> {
+    pub(crate) async fn publisher(self: &Arc<Self>) -> Result<Publisher> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(channel) = spare.filter(|channel| channel.status().connected()) {
-            return Ok(channel);
-        }
-        let channel = self.channel().await?;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .map_err(fault)?;
-        Ok(channel)
+        let channel = match spare.filter(|channel| channel.status().connected()) {
+            Some(channel) => channel,
+            None => {
+                let channel = self.channel().await?;
+                channel
+                    .confirm_select(ConfirmSelectOptions::default())
+                    .await
+                    .map_err(fault)?;
+                channel
+            }
+        };
+        Ok(Publisher::new(channel, self.clone(), self.patience))
     }
 
     /// Takes back a channel on which every message is confirmed.

@@ -21,6 +21,7 @@ mod connection;
 mod envelope;
 mod error;
 mod names;
+mod publisher;
 mod rabbitmq;
 mod registry;
 mod subscriber;

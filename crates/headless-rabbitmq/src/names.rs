@@ -63,9 +63,19 @@ impl Namespace {
         format!("{self}!talk").into()
     }
 
+    /// The exchange, and its queue, that refuse what a group's own exchange has no queue for.
+    pub(crate) fn refusal(&self) -> ShortString {
+        format!("{self}!refuse").into()
+    }
+
     /// The exchange of a topic.
     pub(crate) fn exchange(&self, topic: &TopicName) -> ShortString {
         format!("{self}:{topic}").into()
+    }
+
+    /// The exchange of a group on a topic.
+    pub(crate) fn share(&self, group: &GroupName, topic: &TopicName) -> ShortString {
+        format!("{self}:{group}:{topic}").into()
     }
 
     /// The queue of a group on a topic, or on one of its partitions.

@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     client: Link,
     pub(crate) registry: Registry,
     /// One permit for each send that may be under way.
-    pub(crate) sends: Semaphore,
+    pub(crate) sends: Arc<Semaphore>,
     /// Closing has begun: nothing new begins.
     pub(crate) closing: CancellationToken,
     /// What is under way and is awaited when closing.
@@ -66,7 +66,7 @@ impl RabbitMq {
     pub async fn connect_with(config: RabbitMqConfig) -> Result<Self> {
         config.validate().map_err(|error| error.with_provider(NAME))?;
         let shared = Shared {
-            sends: Semaphore::new(config.publish_channels.get()),
+            sends: Arc::new(Semaphore::new(config.publish_channels.get())),
             config,
             publish: Link::new("publish"),
             consume: Link::new("consume"),

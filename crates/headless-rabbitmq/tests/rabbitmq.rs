@@ -14,6 +14,8 @@ mod durable;
 mod foreign;
 #[path = "rabbitmq/lost.rs"]
 mod lost;
+#[path = "rabbitmq/missing.rs"]
+mod missing;
 #[path = "rabbitmq/plain.rs"]
 mod plain;
 #[path = "rabbitmq/read_ahead.rs"]

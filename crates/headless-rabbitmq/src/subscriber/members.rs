@@ -4,11 +4,7 @@
 //! this is for a fair share. That one member at a time has a partition, and that it is handed on in order, is the
 //! server's doing, whatever members believe of each other.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use headless_abstractions::{Result, TopicName};
@@ -20,10 +16,9 @@ use lapin::{
     types::{FieldTable, ShortString},
 };
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use super::{
-    Member, assign,
+    assign,
     driver::{Driver, Source, events},
     state::far,
 };
@@ -34,124 +29,13 @@ use crate::{
     talk::{Answer, Peer, Say},
 };
 
-#[cfg(test)]
-mod tests;
+mod group;
 
-/// How long members have to say that they are there.
-const ROUND: Duration = Duration::from_secs(1);
+pub(super) use self::group::Group;
+use self::group::{ROUND, Round};
+
 /// How long it may take to say something, and after how long it is tried again.
 const TALK: Duration = Duration::from_secs(1);
-/// How often the number of members is looked at: an eighth of the visibility time, between these.
-const BEAT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
-
-/// What a member knows of its group.
-#[derive(Debug)]
-pub(super) struct Group {
-    /// Whether it reads ordered topics at all.
-    has_partitions: bool,
-    beat: Duration,
-    /// It shares in the partitions: its hold has not lapsed.
-    is_in: bool,
-    /// It has heard of the others, and may take its share.
-    is_settled: bool,
-    peers: BTreeMap<Uuid, Peer>,
-    /// The lanes that are its share, until it learns of another member or misses one.
-    share: Option<Arc<BTreeSet<usize>>>,
-    round: Option<Round>,
-    next_beat: Moment,
-    /// When to tell the group of this member again: it could not be told.
-    untold: Option<Moment>,
-    /// Until then nothing is said: it could not be said just now.
-    mute_until: Moment,
-}
-
-/// A question for who is there.
-#[derive(Debug)]
-struct Round {
-    /// How many others there are.
-    expected: usize,
-    heard: BTreeSet<Uuid>,
-    until: Moment,
-}
-
-impl Group {
-    pub(super) fn new(member: &Member) -> Self {
-        let (least, most) = BEAT;
-        Self {
-            has_partitions: member.topics.iter().any(|(_, order)| order.is_ordered()),
-            beat: (member.to.visibility / 8).clamp(least, most),
-            is_in: false,
-            is_settled: false,
-            peers: BTreeMap::new(),
-            share: None,
-            round: None,
-            next_beat: clock::now(),
-            untold: None,
-            mute_until: clock::now(),
-        }
-    }
-
-    /// It is alone again, as far as it knows.
-    pub(super) fn forget(&mut self) {
-        self.is_in = false;
-        self.is_settled = false;
-        self.peers.clear();
-        self.share = None;
-        self.round = None;
-    }
-
-    /// Whether it is among the members and knows the others: it then takes and hands on partitions.
-    pub(super) const fn shares(&self) -> bool {
-        self.is_in && self.is_settled
-    }
-
-    pub(super) const fn is_in(&self) -> bool {
-        self.is_in
-    }
-
-    /// The end of the round, or the next beat: there is none while a round is open.
-    pub(super) fn next_due(&self) -> Option<Moment> {
-        let next = match &self.round {
-            Some(round) => Some(round.until),
-            None => self.is_in.then_some(self.next_beat),
-        };
-        next.into_iter().chain(self.untold).min()
-    }
-
-    fn hear(&mut self, peer: Peer) {
-        if let Some(round) = &mut self.round {
-            round.heard.insert(peer.session);
-        }
-        if self.peers.get(&peer.session) != Some(&peer) {
-            self.share = None;
-            self.peers.insert(peer.session, peer);
-        }
-    }
-
-    fn miss(&mut self, session: Uuid) {
-        if self.peers.remove(&session).is_some() {
-            self.share = None;
-        }
-    }
-
-    /// Ends a round that everybody has answered, or whose time has passed.
-    fn end_round(&mut self, now: Moment) {
-        let Some(round) = &self.round else { return };
-        let is_complete = round.heard.len() >= round.expected;
-        if is_complete {
-            // Whoever did not answer does not exist.
-            let before = self.peers.len();
-            self.peers.retain(|session, _| round.heard.contains(session));
-            if self.peers.len() != before {
-                self.share = None;
-            }
-        }
-        if is_complete || now >= round.until {
-            self.round = None;
-            self.is_settled = true;
-        }
-    }
-}
 
 impl Driver {
     /// Connects, and becomes one of the group's members.

@@ -5,104 +5,20 @@ use std::{
     time::Duration,
 };
 
-use headless_abstractions::{
-    Delivery, DeliveryToken, Error, ErrorKind, Message, Partition, Received, Redelivery, Result, Revoked,
-    TopicName,
-};
+use headless_abstractions::{DeliveryToken, Error, ErrorKind, Result};
 
 use super::push::Settles;
 use crate::{channel::Chan, clock::Moment};
 
+mod hand_out;
+mod lane;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::lane::{Item, Lane};
+
 /// How many tokens that were lost are remembered.
 const REMEMBERED: usize = 10_000;
-
-/// A queue, and what of it this member has. A lane has a channel of its own: closing it gives back in place, and the tags
-/// of what is not read yet are higher than those of what is.
-#[derive(Debug)]
-pub(super) struct Lane<C = Chan> {
-    pub(super) topic: TopicName,
-    /// On an ordered topic.
-    pub(super) partition: Option<Partition>,
-    /// The channel, while there is one.
-    pub(super) channel: Option<C>,
-    /// Rises with each channel, so that what is left of an older one is known as such.
-    pub(super) serial: u64,
-    /// What the server waits for, by its tag.
-    pub(super) items: BTreeMap<u64, Item>,
-    /// Those that no receive has returned yet.
-    ready: BTreeSet<u64>,
-    /// The last tag that came through this channel.
-    last: u64,
-    /// Whether everything that the server waits for up to that tag is in `items`.
-    is_whole: bool,
-}
-
-/// A delivery of the server's.
-#[derive(Debug)]
-pub(super) struct Item {
-    /// Kept while it may have to be handed out, again too.
-    message: Option<Message>,
-    malformed: Option<Error>,
-    redelivery: Redelivery,
-    /// How often it was handed out.
-    rounds: u32,
-    /// In the hands of the application under this token, until then.
-    given: Option<(u64, Moment)>,
-    /// When it came: the server's `consumer_timeout` counts from there.
-    pub(super) since: Moment,
-}
-
-impl Item {
-    pub(super) const fn new(
-        message: Message,
-        malformed: Option<Error>,
-        redelivery: Redelivery,
-        since: Moment,
-    ) -> Self {
-        Self {
-            message: Some(message),
-            malformed,
-            redelivery,
-            rounds: 0,
-            given: None,
-            since,
-        }
-    }
-
-    /// Says when it is to be back, if it was handed out.
-    pub(super) fn until(&self) -> Option<Moment> {
-        self.given.map(|(_, until)| until)
-    }
-}
-
-impl<C> Lane<C> {
-    pub(super) const fn new(topic: TopicName, partition: Option<Partition>) -> Self {
-        Self {
-            topic,
-            partition,
-            channel: None,
-            serial: 0,
-            items: BTreeMap::new(),
-            ready: BTreeSet::new(),
-            last: 0,
-            is_whole: true,
-        }
-    }
-
-    pub(super) const fn is_ordered(&self) -> bool {
-        self.partition.is_some()
-    }
-
-    /// The tag before which nothing is unsettled, so that one acknowledgement may be of all that is; `None` where the server
-    /// may wait for something that is not known here.
-    pub(super) fn settled_before(&self) -> Option<u64> {
-        let first = self.items.first_key_value().map(|(tag, _)| *tag);
-        self.is_whole.then(|| first.unwrap_or(self.last + 1))
-    }
-}
 
 /// What a member knows of itself.
 #[derive(Debug)]
@@ -156,110 +72,6 @@ impl<C: Settles> State<C> {
             wanted: BTreeSet::new(),
             given_up: BTreeSet::new(),
             turn: 0,
-        }
-    }
-
-    /// What a receive of at most `max` returns, if there is anything.
-    pub(super) fn take(&mut self, max: usize, now: Moment) -> Option<Result<Received>> {
-        if self.gone {
-            return Some(Err(removed()));
-        }
-        let told = self.tell();
-        if !told.is_empty() {
-            return Some(Ok(Received::new(Vec::new(), told)));
-        }
-        if let Some(error) = self.error.take() {
-            return Some(Err(error));
-        }
-        if self.paused || max == 0 {
-            return None;
-        }
-        let deliveries = self.hand_out(max, now);
-        (!deliveries.is_empty()).then(|| Ok(Received::new(deliveries, Vec::new())))
-    }
-
-    /// The partitions that a receive now tells of.
-    fn tell(&mut self) -> Vec<Revoked> {
-        let mut told = std::mem::take(&mut self.revoked);
-        for at in std::mem::take(&mut self.wanted) {
-            let is_open = self.lanes.get(at).is_some_and(|lane| lane.channel.is_some());
-            if is_open && self.given_up.insert(at) {
-                self.forget_items(at);
-                told.insert(at);
-            }
-        }
-        let revoked = told.into_iter().filter_map(|at| {
-            let lane = self.lanes.get(at)?;
-            Some(Revoked::new(lane.topic.clone(), lane.partition?))
-        });
-        revoked.collect()
-    }
-
-    fn hand_out(&mut self, max: usize, now: Moment) -> Vec<Delivery> {
-        let until = far(now, self.visibility);
-        let mut deliveries = Vec::new();
-        let count = self.lanes.len();
-        let mut dry = 0;
-        while deliveries.len() < max && dry < count {
-            let at = self.turn % count.max(1);
-            let before = deliveries.len();
-            let room = max - before;
-            self.hand_out_of(at, room, until, &mut deliveries);
-            dry = if deliveries.len() == before { dry + 1 } else { 0 };
-            self.turn = self.turn.wrapping_add(1);
-        }
-        deliveries
-    }
-
-    fn hand_out_of(&mut self, at: usize, room: usize, until: Moment, deliveries: &mut Vec<Delivery>) {
-        // Others get what was in hand before anything that follows it.
-        if self.given_up.contains(&at) {
-            return;
-        }
-        let Some(lane) = self.lanes.get_mut(at) else {
-            return;
-        };
-        for _ in 0..room {
-            if !lane.is_ordered() && self.shared_given >= self.prefetch {
-                return;
-            }
-            let Some(tag) = lane.ready.pop_first() else { return };
-            let Some(item) = lane.items.get_mut(&tag) else {
-                continue;
-            };
-            let kept = if lane.partition.is_some() {
-                item.message.clone()
-            } else {
-                None
-            };
-            let Some(message) = std::mem::replace(&mut item.message, kept) else {
-                continue;
-            };
-            let token = self.next_token;
-            self.next_token += 1;
-            self.tokens.insert(token, (at, tag));
-            let redelivery = match (item.redelivery, item.rounds) {
-                (redelivery, 0) => redelivery,
-                (Redelivery::First, rounds) => Redelivery::Again(rounds),
-                (Redelivery::Again(before), rounds) => Redelivery::Again(before.saturating_add(rounds)),
-                (Redelivery::Unknown, _) => Redelivery::Unknown,
-            };
-            item.rounds = item.rounds.saturating_add(1);
-            item.given = Some((token, until));
-            let malformed = match lane.partition {
-                // It may be handed out again, and an error is not for copying.
-                Some(_) => item.malformed.as_ref().map(copy),
-                None => item.malformed.take(),
-            };
-            let mut delivery = Delivery::new(DeliveryToken::new(token), message)
-                .with_redelivery(redelivery)
-                .with_malformed(malformed);
-            if let Some(partition) = lane.partition {
-                delivery = delivery.with_partition(partition);
-            } else {
-                self.shared_given += 1;
-            }
-            deliveries.push(delivery);
         }
     }
 
@@ -463,18 +275,6 @@ impl<C: Settles> State<C> {
 pub(super) fn far(from: Moment, time: Duration) -> Moment {
     const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
     from + time.min(CENTURY)
-}
-
-/// The same error once more.
-fn copy(error: &Error) -> Error {
-    let mut copy = Error::new(error.kind(), error.message().to_owned());
-    if let Some(operation) = error.operation() {
-        copy = copy.with_operation(operation);
-    }
-    if let Some(resource) = error.resource() {
-        copy = copy.with_resource(resource.to_owned());
-    }
-    copy
 }
 
 pub(super) fn removed() -> Error {

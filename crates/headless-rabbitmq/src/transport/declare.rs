@@ -7,7 +7,7 @@ use headless_abstractions::{
 };
 use lapin::{
     ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 
@@ -37,10 +37,7 @@ async fn make(shared: &Shared, topology: &Topology) -> Result<()> {
     }
     let namespace = &shared.config.namespace;
     let live = shared.publish.live(&shared.config).await?;
-    let mut edit = shared
-        .registry
-        .edit(&live, namespace.registry(), namespace.lock())
-        .await?;
+    let mut edit = shared.registry.edit(&live, namespace).await?;
     let made = async {
         let after = merged(edit.known().clone(), topology)?;
         // Written before it is made: what is written and missing is made by the next declaration, what is there and not
@@ -137,51 +134,87 @@ impl<'a> Making<'a> {
     /// Makes everything that the request names. What is there stays as it is, also if it had been deleted in between.
     async fn all(mut self, known: &Known, topology: &Topology) -> Result<()> {
         for spec in &topology.topics {
-            self.topic(&spec.name, spec.order).await?;
+            self.topic(&spec.name).await?;
+        }
+        if !topology.groups.is_empty() {
+            self.refusal().await?;
         }
         for spec in &topology.groups {
             let topic = known
                 .topic(&spec.topic)
                 .ok_or_else(|| unknown_topic(&spec.topic))?;
             let order = topic.order()?;
-            self.topic(&spec.topic, order).await?;
+            self.topic(&spec.topic).await?;
             self.group(&spec.group).await?;
-            match order.partitions() {
-                None => self.shared_queue(&spec.group, &spec.topic).await?,
-                Some(partitions) => {
-                    for partition in partitions.iter() {
-                        self.partition(&spec.group, &spec.topic, partition).await?;
-                    }
-                }
-            }
+            self.share(&spec.group, &spec.topic, order).await?;
         }
         Ok(())
     }
 
-    async fn topic(&mut self, topic: &TopicName, order: TopicOrder) -> Result<()> {
+    async fn topic(&mut self, topic: &TopicName) -> Result<()> {
+        let name = self.shared.config.namespace.exchange(topic);
+        self.exchange(name, ExchangeKind::Fanout, None).await
+    }
+
+    /// Where a group's part of a message goes when its queue is missing. AMQP sends back only what no queue at all takes,
+    /// so that another group's queue would hide it; a queue that is always full refuses it, and with it the message.
+    async fn refusal(&mut self) -> Result<()> {
+        let name = self.shared.config.namespace.refusal();
+        self.exchange(name.clone(), ExchangeKind::Fanout, None).await?;
+        let texts = [("x-queue-type", "classic"), ("x-overflow", "reject-publish")];
+        self.queue(name.clone(), &texts, &[("x-max-length", AMQPValue::LongInt(0))])
+            .await?;
+        self.bind(name.clone(), name, "".into()).await
+    }
+
+    async fn group(&mut self, group: &GroupName) -> Result<()> {
+        let namespace = self.shared.config.namespace.clone();
+        self.exchange(namespace.talk(), ExchangeKind::Direct, None)
+            .await?;
+        // Both are replicated: without its members' queue a group would stand still.
+        for queue in [namespace.members(group), namespace.dead(group)] {
+            self.queue(queue, &[("x-queue-type", "quorum")], &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// The exchange and the queues of a group on a topic.
+    async fn share(&mut self, group: &GroupName, topic: &TopicName, order: TopicOrder) -> Result<()> {
+        let namespace = self.shared.config.namespace.clone();
+        let share = namespace.share(group, topic);
         let kind = if order.is_ordered() {
             ExchangeKind::Direct
         } else {
             ExchangeKind::Fanout
         };
-        self.exchange(self.shared.config.namespace.exchange(topic), kind)
-            .await
-    }
-
-    async fn group(&mut self, group: &GroupName) -> Result<()> {
-        let namespace = self.shared.config.namespace.clone();
-        self.exchange(namespace.talk(), ExchangeKind::Direct).await?;
-        self.queue(namespace.members(group), &[("x-queue-type", "classic")], &[])
+        self.exchange(share.clone(), kind, Some(namespace.refusal()))
             .await?;
-        self.queue(namespace.dead(group), &[("x-queue-type", "quorum")], &[])
+        match order.partitions() {
+            None => self.shared_queue(group, topic).await?,
+            Some(partitions) => {
+                for partition in partitions.iter() {
+                    self.partition(group, topic, partition).await?;
+                }
+            }
+        }
+        // Last: what is sent meanwhile is not refused for a queue that is still to be made.
+        self.channel
+            .exchange_bind(
+                share,
+                namespace.exchange(topic),
+                "".into(),
+                ExchangeBindOptions::default(),
+                FieldTable::default(),
+            )
             .await
+            .map_err(fault)
     }
 
     async fn shared_queue(&mut self, group: &GroupName, topic: &TopicName) -> Result<()> {
         let namespace = &self.shared.config.namespace;
-        let (queue, exchange, dead) = (
+        let (queue, share, dead) = (
             namespace.queue(group, topic, None),
-            namespace.exchange(topic),
+            namespace.share(group, topic),
             namespace.dead(group),
         );
         let limit = i32::try_from(self.shared.config.delivery_limit.get()).unwrap_or(i32::MAX);
@@ -199,29 +232,42 @@ impl<'a> Making<'a> {
             &[("x-delivery-limit", AMQPValue::LongInt(limit))],
         )
         .await?;
-        self.bind(queue, exchange, "".into()).await
+        self.bind(queue, share, "".into()).await
     }
 
     async fn partition(&mut self, group: &GroupName, topic: &TopicName, partition: Partition) -> Result<()> {
         let namespace = &self.shared.config.namespace;
-        let (queue, exchange) = (
+        let (queue, share) = (
             namespace.queue(group, topic, Some(partition)),
-            namespace.exchange(topic),
+            namespace.share(group, topic),
         );
         // A classic queue gives back in place what a member leaves unsettled; a quorum queue does not.
         let single = [("x-single-active-consumer", AMQPValue::Boolean(true))];
         self.queue(queue.clone(), &[("x-queue-type", "classic")], &single)
             .await?;
-        self.bind(queue, exchange, partition.to_string().into()).await
+        self.bind(queue, share, partition.to_string().into()).await
     }
 
-    async fn exchange(&mut self, name: ShortString, kind: ExchangeKind) -> Result<()> {
+    /// Makes an exchange. What it has no queue for goes to `otherwise`.
+    async fn exchange(
+        &mut self,
+        name: ShortString,
+        kind: ExchangeKind,
+        otherwise: Option<ShortString>,
+    ) -> Result<()> {
         let options = ExchangeDeclareOptions {
             durable: true,
             ..ExchangeDeclareOptions::default()
         };
+        let mut arguments = FieldTable::default();
+        if let Some(otherwise) = otherwise {
+            arguments.insert(
+                "alternate-exchange".into(),
+                AMQPValue::LongString(otherwise.as_str().into()),
+            );
+        }
         self.channel
-            .exchange_declare(name, kind, options, FieldTable::default())
+            .exchange_declare(name, kind, options, arguments)
             .await
             .map_err(fault)
     }

@@ -24,10 +24,7 @@ pub(super) async fn remove_group(shared: &Arc<Shared>, group: &GroupName) -> Res
 async fn remove(shared: &Shared, group: &GroupName) -> Result<()> {
     let namespace = &shared.config.namespace;
     let live = shared.publish.live(&shared.config).await?;
-    let mut edit = shared
-        .registry
-        .edit(&live, namespace.registry(), namespace.lock())
-        .await?;
+    let mut edit = shared.registry.edit(&live, namespace).await?;
     let removed = async {
         let mut known = edit.known().clone();
         // Deleted before it is written off: half a removal is ended by the next one.
@@ -48,6 +45,8 @@ async fn delete_group(shared: &Shared, channel: &Chan, known: &Known, group: &Gr
     // The members' queue first: it tells them.
     delete(channel, namespace.members(group)).await?;
     for (topic, order) in topics? {
+        // Before its queue, so that nothing which is sent meanwhile is refused.
+        delete_exchange(channel, namespace.share(group, &topic)).await?;
         match order.partitions() {
             None => delete(channel, namespace.queue(group, &topic, None)).await?,
             Some(partitions) => {
@@ -81,10 +80,7 @@ impl RabbitMq {
             .guarded("delete_namespace", async {
                 let namespace = &shared.config.namespace;
                 let live = shared.publish.live(&shared.config).await?;
-                let edit = shared
-                    .registry
-                    .edit(&live, namespace.registry(), namespace.lock())
-                    .await?;
+                let edit = shared.registry.edit(&live, namespace).await?;
                 let known = edit.known().clone();
                 let deleted = async {
                     let channel = live.channel().await?;
@@ -95,13 +91,16 @@ impl RabbitMq {
                     for topic in topics {
                         delete_exchange(&channel, namespace.exchange(&topic?)).await?;
                     }
-                    delete_exchange(&channel, namespace.talk()).await?;
+                    delete_exchange(&channel, namespace.refusal()).await?;
+                    delete(&channel, namespace.refusal()).await?;
                     delete(&channel, namespace.registry()).await
                 };
                 let deleted = deleted.await;
                 shared.registry.forget();
                 let ended = edit.end().await;
-                deleted.and(ended)
+                deleted.and(ended)?;
+                // Over this one it is said that the lock is free.
+                delete_exchange(&live.channel().await?, namespace.talk()).await
             })
             .await
     }

@@ -24,6 +24,7 @@ use crate::{
     connection::Live,
     envelope,
     error::{NAME, fault, overdue},
+    publisher::Publisher,
     rabbitmq::Shared,
     registry::Known,
 };
@@ -98,8 +99,8 @@ async fn send_all(shared: &Shared, batch: &[Message], answers: &mut Answers) -> 
     }
     let at_most = shared.config.call_timeout;
     let until = clock::now() + at_most;
-    let permit = timeout(at_most, shared.sends.acquire()).await;
-    let _permit = permit
+    let permit = timeout(at_most, shared.sends.clone().acquire_owned()).await;
+    let permit = permit
         .map_err(|_elapsed| {
             Error::new(
                 ErrorKind::Timeout,
@@ -108,9 +109,10 @@ async fn send_all(shared: &Shared, batch: &[Message], answers: &mut Answers) -> 
         })?
         .map_err(|_closed| crate::error::closed("send"))?;
     let prepared = timeout_at(until, prepare(shared, batch, answers)).await;
-    let Some((live, going, channel)) = prepared.unwrap_or_else(|_elapsed| Err(too_late()))? else {
+    let Some((live, going, mut channel)) = prepared.unwrap_or_else(|_elapsed| Err(too_late()))? else {
         return Ok(());
     };
+    channel.hold(permit);
     let mut flight = Flight {
         channel: &channel,
         window: shared.config.publish_window.get(),
@@ -133,7 +135,7 @@ async fn send_all(shared: &Shared, batch: &[Message], answers: &mut Answers) -> 
         shared.registry.forget();
     }
     if is_whole && !is_broken {
-        live.give_back(channel);
+        channel.give_back();
     }
     if !returned.is_empty() {
         let known = if is_whole && !is_broken {
@@ -154,7 +156,7 @@ async fn prepare(
     shared: &Shared,
     batch: &[Message],
     answers: &mut Answers,
-) -> Result<Option<(Arc<Live>, Vec<Going>, Chan)>> {
+) -> Result<Option<(Arc<Live>, Vec<Going>, Publisher)>> {
     let live = shared.publish.live(&shared.config).await?;
     let topics: BTreeSet<&TopicName> = batch.iter().map(|message| &message.topic).collect();
     let known = shared.known_with(&live, topics.into_iter()).await?;
@@ -375,10 +377,11 @@ fn set(answers: &mut Answers, at: usize, answer: Result<Sent>) {
 }
 
 fn refused() -> Error {
-    // One of several queues may have taken it.
+    // Other groups' queues may have taken it.
     Error::new(
         ErrorKind::Unavailable,
-        "the server refused the message (nack): a queue of the topic is over a limit, or has failed",
+        "the server refused the message (nack): the queue of a group on its topic is missing, over a limit, or has \
+         failed; if it was deleted, declare it again",
     )
     .with_outcome_unknown()
 }

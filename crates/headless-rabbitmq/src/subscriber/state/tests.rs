@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use headless_abstractions::{MessageId, Partitions, Settlement};
+use headless_abstractions::{Message, MessageId, Partitions, Redelivery, Settlement, TopicName};
 use uuid::Uuid;
 
 use super::{super::settle::write, *};

@@ -1,6 +1,7 @@
 //! When a member has something to do for its group.
 
 use super::*;
+use crate::subscriber::{members::TALK, state::far};
 
 fn group(now: Moment, round: Option<Round>) -> Group {
     Group {
