@@ -123,10 +123,14 @@ impl Member {
         let mut state = self.state();
         for (index, place) in asked {
             answers[index] = match &extended {
-                Ok((lost, _)) if lost.contains(place) => {
-                    state.held.lose(tokens[index]);
-                    Err(lost.error(&self.to.group))
-                }
+                Ok((lost, _)) if lost.contains(place) => match state.held.find(tokens[index]) {
+                    Ok(_) => {
+                        state.held.lose(tokens[index]);
+                        Err(lost.error(&self.to.group))
+                    }
+                    // It was settled meanwhile, or is about to be told so: that is no loss.
+                    Err(error) => Err(error),
+                },
                 Ok((_, asked_at)) => {
                     state.held.extend(tokens[index], *asked_at + by.min(LONGEST));
                     Ok(())
