@@ -166,6 +166,8 @@ pub(crate) struct Case<F> {
     pub(crate) name: &'static str,
     pub(crate) proves: &'static str,
     pub(crate) catches: &'static [Mutation],
+    /// It restarts the server.
+    pub(crate) restarts: bool,
     run: CaseFn<F>,
     gates: Vec<Gate<F>>,
 }
@@ -176,6 +178,7 @@ impl<F> Case<F> {
             name,
             proves,
             catches: &[],
+            restarts: false,
             run,
             gates: Vec::new(),
         }
@@ -184,6 +187,12 @@ impl<F> Case<F> {
     /// The case fails under each of these.
     pub(crate) fn catching(mut self, mutations: &'static [Mutation]) -> Self {
         self.catches = mutations;
+        self
+    }
+
+    /// The case restarts the server: it is not one that others use.
+    pub(crate) fn restarting(mut self) -> Self {
+        self.restarts = true;
         self
     }
 

@@ -68,6 +68,15 @@ pub trait Fixture: fmt::Debug + Send + Sync + Sized + 'static {
     /// [`Unavailable::Absent`] without a server, [`Unavailable::Broken`] with one that does not work.
     async fn open(namespace: Namespace) -> Result<Self, Unavailable>;
 
+    /// Makes the namespace on a server that [`restart_server`](Self::restart_server) may restart. Unless a provider says
+    /// otherwise, that is where it is made in any case.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    async fn open_restartable(namespace: Namespace) -> Result<Self, Unavailable> {
+        Self::open(namespace).await
+    }
+
     /// The server's version, for the conformance matrix.
     fn version(&self) -> String;
 

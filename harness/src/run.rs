@@ -47,7 +47,12 @@ pub(crate) fn run_case<F: Fixture, G: Fixture>(case: &Case<G>, wrap: impl FnOnce
         }
     };
     let run = runtime.block_on(async {
-        match F::open(Namespace::unique()).await {
+        let opened = if case.restarts {
+            F::open_restartable(Namespace::unique()).await
+        } else {
+            F::open(Namespace::unique()).await
+        };
+        match opened {
             Err(Unavailable::Absent(why)) => Run {
                 outcome: Outcome::Absent(why),
                 version: None,

@@ -54,6 +54,7 @@ pub(super) fn cases<F: TransportFixture>() -> Vec<Case<F>> {
             "what was accepted is there after a restart, for groups that were declared before"
         )
         .described(Flag::durable)
+        .restarting()
         .catching(&[LieAboutCapability]),
     ]
 }
