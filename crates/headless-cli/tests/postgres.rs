@@ -1,4 +1,4 @@
-//! The command on a PostgreSQL server, as its users see it. What is counted here is counted by a plain client.
+//! The command on a PostgreSQL server, and over a RabbitMQ, as its users see it. What is counted here is counted by a plain client.
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
@@ -10,5 +10,9 @@ mod migrate;
 mod process;
 #[path = "postgres/processes.rs"]
 mod processes;
+#[path = "rabbitmq/processes.rs"]
+mod processes_over_rabbitmq;
+#[path = "postgres/trial.rs"]
+mod trial;
 #[path = "postgres/world.rs"]
 mod world;

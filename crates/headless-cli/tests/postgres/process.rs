@@ -45,7 +45,7 @@ impl Process {
 
     /// Kills it with SIGKILL. It must have been running.
     pub(crate) fn kill(mut self) {
-        assert!(self.is_running(), "{}: {}", self.args, read(&mut self.stderr));
+        self.assert_running();
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -70,6 +70,11 @@ impl Process {
                 .unwrap()
                 .success()
         );
+    }
+
+    /// Fails, with what it said, if it has ended.
+    pub(crate) fn assert_running(&mut self) {
+        assert!(self.is_running(), "{}: {}", self.args, read(&mut self.stderr));
     }
 
     pub(crate) fn is_running(&mut self) -> bool {

@@ -3,11 +3,11 @@
 //! It is stopped first, looked at, and let go on until it is where it is wanted: so what is done to it is known to have
 //! hit it there.
 
-use serde_json::Value;
 use sqlx::Row;
 
 use crate::{
     process::Process,
+    trial::{assert_all_is_well, counts, named, relays, stop_where, told},
     world::{World, eventually},
 };
 
@@ -17,7 +17,7 @@ const MESSAGES: i64 = 1_000;
 fn start(world: &World, role: &str, is_target: bool) -> Process {
     let (mut url, messages) = (world.url(), MESSAGES.to_string());
     if is_target {
-        url = format!("{url}&application_name={}_target", world.schema());
+        url = named(world, &url, "target");
     }
     Process::start(&[
         "demo-member",
@@ -55,41 +55,6 @@ async fn run(test: impl AsyncFnOnce(&World)) {
     .await;
 }
 
-/// How many messages are published, wait in the outbox, and are handled.
-async fn counts(world: &World) -> [i64; 3] {
-    let row = world.row(include_str!("sql/counts.sql")).await;
-    ["published", "waiting", "handled"].map(|name| row.get(name))
-}
-
-/// Stops the process where `look` finds it, and what it has sent is done.
-async fn stop_where<T>(
-    world: &World,
-    target: &mut Process,
-    what: &str,
-    look: impl AsyncFn(i64) -> Option<T>,
-) -> T {
-    let found = eventually(what, async || {
-        target.signal("STOP");
-        let sessions = world.row(include_str!("sql/target.sql")).await;
-        let found = match sessions.get("active") {
-            0_i64 => look(sessions.get("open")).await,
-            _ => None,
-        };
-        if found.is_none() {
-            target.signal("CONT");
-        }
-        found
-    })
-    .await;
-    assert!(target.is_running(), "it died before anything was done to it");
-    found
-}
-
-/// Who holds rows of the outbox.
-async fn relays(world: &World) -> Vec<String> {
-    world.row(include_str!("sql/relays.sql")).await.get("holders")
-}
-
 /// A member of the group.
 struct Member {
     id: String,
@@ -111,12 +76,6 @@ async fn members(world: &World) -> Vec<Member> {
         .collect()
 }
 
-/// What it tells at its end, of itself.
-async fn told(process: Process) -> Value {
-    let said = process.end_well().await;
-    serde_json::from_str(said.lines().last().unwrap()).unwrap()
-}
-
 /// Publishes everything.
 async fn publish(world: &World) {
     start(world, "producer", false).end_well().await;
@@ -129,27 +88,13 @@ async fn relay(world: &World) {
     assert_eq!(counts(world).await, [MESSAGES, 0, 0]);
 }
 
-async fn assert_all_is_well(world: &World) {
-    let figures = world.row(include_str!("sql/figures.sql")).await;
-    for (name, wanted) in [
-        ("published", MESSAGES),
-        ("handled", MESSAGES),
-        ("messages", MESSAGES),
-        ("idempotency_keys", MESSAGES),
-        ("strangers", 0),
-        ("overtaken", 0),
-    ] {
-        assert_eq!(figures.get::<i64, _>(name), wanted, "{name}");
-    }
-}
-
 #[tokio::test]
 async fn should_publish_everything_once_when_a_producer_is_killed() {
     run(async |world| {
         let mut target = start(world, "producer", true);
         let before = stop_where(
             world,
-            &mut target,
+            (&mut target, "target"),
             "a producer amid its transactions",
             async |open| {
                 let [published, ..] = counts(world).await;
@@ -160,7 +105,9 @@ async fn should_publish_everything_once_when_a_producer_is_killed() {
         assert!(before < MESSAGES, "it was at its end");
         target.kill();
         eventually("the end of its transactions", async || {
-            let sessions = world.row(include_str!("sql/target.sql")).await;
+            let sessions = world
+                .row(&include_str!("sql/target.sql").replace("{target}", "target"))
+                .await;
             (sessions.get::<i64, _>("open") == 0).then_some(())
         })
         .await;
@@ -170,14 +117,14 @@ async fn should_publish_everything_once_when_a_producer_is_killed() {
         publish(world).await;
         relay(world).await;
         told(start(world, "consumer", false)).await;
-        assert_all_is_well(world).await;
+        assert_all_is_well(world, MESSAGES).await;
     })
     .await;
 }
 
 /// Stops a relay that holds messages, with some sent and some to be sent, and says who it is.
 async fn stop_amid_relaying(world: &World, target: &mut Process) -> String {
-    stop_where(world, target, "a relay amid its work", async |_| {
+    stop_where(world, (target, "target"), "a relay amid its work", async |_| {
         let [_, waiting, _] = counts(world).await;
         let holders = relays(world).await;
         (waiting < MESSAGES).then(|| holders.into_iter().next()).flatten()
@@ -196,7 +143,7 @@ async fn should_send_everything_when_a_relay_is_killed() {
 
         relay(world).await;
         told(start(world, "consumer", false)).await;
-        assert_all_is_well(world).await;
+        assert_all_is_well(world, MESSAGES).await;
     })
     .await;
 }
@@ -225,18 +172,23 @@ async fn should_send_everything_when_a_relay_is_stopped_past_its_lease() {
             ended.stderr
         );
         told(start(world, "consumer", false)).await;
-        assert_all_is_well(world).await;
+        assert_all_is_well(world, MESSAGES).await;
     })
     .await;
 }
 
 /// Stops the only consumer when it holds messages, with some handled and some to be handled, and says which member it is.
 async fn stop_amid_handling(world: &World, target: &mut Process) -> String {
-    stop_where(world, target, "a consumer amid its work", async |_| {
-        let [.., handled] = counts(world).await;
-        let member = members(world).await.pop()?;
-        (handled > 0 && handled < MESSAGES / 2 && member.deliveries > 0).then_some(member.id)
-    })
+    stop_where(
+        world,
+        (target, "target"),
+        "a consumer amid its work",
+        async |_| {
+            let [.., handled] = counts(world).await;
+            let member = members(world).await.pop()?;
+            (handled > 0 && handled < MESSAGES / 2 && member.deliveries > 0).then_some(member.id)
+        },
+    )
     .await
 }
 
@@ -256,7 +208,7 @@ async fn should_handle_everything_once_when_a_consumer_is_killed() {
 
         let told = told(start(world, "consumer", false)).await;
         assert_ne!(told["redelivered"], 0, "what it held did not come again");
-        assert_all_is_well(world).await;
+        assert_all_is_well(world, MESSAGES).await;
     })
     .await;
 }
@@ -292,7 +244,7 @@ async fn should_handle_everything_once_when_a_consumer_is_stopped_past_its_lease
         assert!(target.is_running(), "it died of its pause");
         let [survivor, _] = [told(survivor).await, told(target).await];
         assert_ne!(survivor["redelivered"], 0, "what it held did not come again");
-        assert_all_is_well(world).await;
+        assert_all_is_well(world, MESSAGES).await;
     })
     .await;
 }

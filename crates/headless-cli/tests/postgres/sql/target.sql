@@ -3,4 +3,4 @@ select
     count(*) filter (where state = 'active') as active,
     count(*) filter (where state like 'idle in transaction%') as open
 from pg_stat_activity
-where application_name = '{schema}_target'
+where application_name = '{schema}_{target}'
