@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
 
+use crate::dead::DeadArgs;
+
 /// Publish, and watch that nothing is lost.
 #[derive(Debug, Parser)]
 #[command(name = "headless", version, after_help = EXIT_CODES)]
@@ -17,7 +19,8 @@ Exit codes:
   0  all went well
   1  something failed
   2  the input or the usage is wrong
-  3  the demo found something lost, doubled or overtaken; `migrate --check` found migrations that are missing
+  3  the demo found something lost, doubled or overtaken; `migrate --check` found migrations that are missing; `dead`
+     did not find, or could not change, something of what was asked for, and says why
 
 RUST_LOG sets what is logged to standard error, as in RUST_LOG=headless=debug; by default warnings.";
 
@@ -25,6 +28,8 @@ RUST_LOG sets what is logged to standard error, as in RUST_LOG=headless=debug; b
 pub(crate) enum Command {
     /// Publish messages through an outbox, handle them with two members, and count what was lost, doubled or overtaken
     Demo(DemoArgs),
+    /// Look at dead letters, count, edit, redrive and discard them
+    Dead(DeadArgs),
     /// One process of a demo
     #[command(hide = true)]
     DemoMember(DemoMemberArgs),

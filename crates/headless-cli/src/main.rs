@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cli;
+mod dead;
 mod demo;
 mod input;
 mod migrate;
@@ -31,6 +32,7 @@ const FAILED: u8 = 1;
 const WRONG: u8 = 2;
 const UNSOUND: u8 = 3;
 const PENDING: u8 = 3;
+const IN_PART: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -50,6 +52,10 @@ fn run(command: Command) -> Result<ExitCode> {
     let tokio = tokio::runtime::Runtime::new()?;
     let code = tokio.block_on(async {
         match command {
+            Command::Dead(args) => dead::run(&args).await.map(|answer| match answer {
+                dead::Answer::Whole => ExitCode::SUCCESS,
+                dead::Answer::InPart => ExitCode::from(IN_PART),
+            }),
             Command::Demo(args) => demo(&args).await,
             Command::DemoMember(args) => demo_member(&args).await,
             Command::Migrate(args) => migrate::run(&args).await.map(|up_to_date| match up_to_date {

@@ -234,7 +234,8 @@ async fn should_go_on_with_the_others_when_one_was_edited_and_waits_in_the_outbo
     let rows = outbox.claim(&ClaimOutbox::new(owner, 3, minute)).await.unwrap();
     let claims: Vec<_> = rows.rows.iter().map(|row| row.claim).collect();
     let refused = Failure::new(FailureCause::Refused, "too large", "node", DateTime::UNIX_EPOCH);
-    outbox.fail(owner, &claims, &refused).await.unwrap();
+    let failed = outbox.fail(owner, &claims, &refused).await.unwrap();
+    assert!(failed.lost.is_empty(), "{failed:?}");
 
     let dead = DeadLetters::of(&parts).unwrap();
     let letters = dead
