@@ -18,6 +18,9 @@ pub(crate) struct Args {
         default_value = "postgres://postgres@127.0.0.1:5432/test"
     )]
     pub(crate) store: String,
+    /// The RabbitMQ; its cases make a namespace of their own and delete it.
+    #[arg(long, value_name = "URL", default_value = "amqp://guest:guest@127.0.0.1:5672")]
+    pub(crate) transport: String,
     /// Smaller, in less than 40 seconds: to see that it runs, not how fast.
     #[arg(long)]
     pub(crate) quick: bool,
@@ -41,8 +44,10 @@ pub(crate) enum Name {
     Outbox,
     /// The inbox on PostgreSQL beside raw SQL, and a whole consumer.
     Consume,
-    /// The transport on PostgreSQL beside raw SQL.
+    /// The transports on PostgreSQL and RabbitMQ beside their clients by hand.
     Transport,
+    /// From the outbox on PostgreSQL through RabbitMQ to the inbox, beside the same by hand.
+    Flow,
     /// No speed, but a trial of `--minutes`: whether what is committed leaves the outbox in order, and nothing is lost,
     /// while publishers dawdle and relays fail and are killed.
     Order,
@@ -55,6 +60,7 @@ impl Name {
             Self::Outbox => "outbox",
             Self::Consume => "consume",
             Self::Transport => "transport",
+            Self::Flow => "flow",
             Self::Order => "order",
         }
     }

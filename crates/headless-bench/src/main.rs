@@ -3,6 +3,8 @@
 mod args;
 mod consume;
 mod database;
+mod flow;
+mod lapin_by_hand;
 mod measure;
 mod memory;
 mod order;
@@ -30,6 +32,7 @@ async fn main() -> Result<()> {
         Name::Outbox => outbox::run(&args, &meter, &report).await,
         Name::Consume => consume::run(&args, &meter, &report).await,
         Name::Transport => transport::run(&args, &meter, &report).await,
+        Name::Flow => flow::run(&args, &meter, &report).await,
         Name::Order => order::run(&args).await,
     }
 }

@@ -1,4 +1,4 @@
-//! The transport on PostgreSQL beside a queue by hand (P10).
+//! The transport on PostgreSQL beside a queue by hand (P10), and that on RabbitMQ beside its client.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -18,6 +18,8 @@ use crate::{
     report::{Case, Report},
     samples::Samples,
 };
+
+pub(crate) mod rabbitmq;
 
 /// What is sent at once, and received at once.
 const BATCH: usize = 500;
@@ -46,7 +48,7 @@ pub(crate) async fn run(args: &Args, meter: &Meter, report: &Report<'_>) -> Resu
             report.print(Case::new(consuming, "P10", 0.9, consumed))?;
         }
     }
-    Ok(())
+    rabbitmq::run(args, meter, report).await
 }
 
 /// What was measured in one round.
@@ -135,7 +137,7 @@ async fn by_hand(args: &Args, meter: &Meter, count: usize) -> Result<Rates> {
     Ok(Rates { sent, consumed })
 }
 
-async fn send_by_hand(conn: &mut PgConnection, batch: &[Message]) -> Result<()> {
+pub(crate) async fn send_by_hand(conn: &mut PgConnection, batch: &[Message]) -> Result<()> {
     let of = |pick: fn(&Message) -> Option<&str>| batch.iter().map(pick).collect::<Vec<_>>();
     sqlx::query(include_str!("../queries/raw/send_queue.sql"))
         .bind(batch.iter().map(|m| m.id.as_uuid()).collect::<Vec<_>>())
