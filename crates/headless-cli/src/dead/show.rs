@@ -103,8 +103,8 @@ fn write_fields(out: &mut impl Write, letter: &DeadLetter) -> io::Result<()> {
             out,
             "{:<16} {}: {}",
             "header",
-            text::line(name.as_ref()),
-            text::line(value.as_ref())
+            text::line(name),
+            text::line(value)
         )?;
     }
     Ok(())
