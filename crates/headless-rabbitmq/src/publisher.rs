@@ -67,7 +67,7 @@ impl Drop for Publisher {
             match timeout(patience, channel.wait_for_confirms()).await {
                 Ok(Ok(_answered)) => {}
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, "a channel has gone, and a send that was given up with it")
+                    tracing::debug!(%error, "a channel has gone, and a send that was given up with it");
                 }
                 Err(_elapsed) => tracing::debug!("a send that was given up is not answered for in time"),
             }

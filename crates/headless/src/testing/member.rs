@@ -11,6 +11,7 @@ use tokio::{
 
 /// How a member ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "there is no third way")]
 pub enum Ended<T> {
     /// By itself, and it says this.
     Done(T),

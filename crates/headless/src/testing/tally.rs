@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A row that an application wrote with a message: in the unit of work that published it, or in the one that handled it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "applications write them")]
 pub struct Written {
     /// Where the message stands in what was published; among the messages of a key it rises as they were published.
     /// Compared as text: fill numbers up with zeros.
@@ -20,6 +21,7 @@ pub struct Written {
 
 /// What became of every message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Tally {
     /// Rows of published messages.
     pub published: usize,
