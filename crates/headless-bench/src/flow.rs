@@ -12,7 +12,7 @@ use anyhow::Result;
 use headless::{Consumer, Context, Event, HandlerResult, Headless, Ordered, Runtime};
 use headless_abstractions::{Message, OutboxStore, Partitions, Transport};
 use headless_postgres::{Postgres, Wake};
-use headless_rabbitmq::RabbitMq;
+use headless_rabbitmq::Namespace;
 use serde::{Deserialize, Serialize};
 use sqlx::AssertSqlSafe;
 use tokio::{sync::Notify, time::timeout};
@@ -23,7 +23,7 @@ use crate::{
     measure::{Meter, median},
     report::{Case, Report},
     samples::Samples,
-    transport::rabbitmq::connect,
+    transport::rabbitmq::{connect, namespace},
 };
 
 mod by_hand;
@@ -116,7 +116,7 @@ impl Progress {
 /// A service that relays and handles, with its servers.
 struct Service {
     postgres: Postgres,
-    rabbitmq: RabbitMq,
+    namespace: Namespace,
     runtime: Runtime,
     progress: Arc<Progress>,
 }
@@ -124,7 +124,8 @@ struct Service {
 impl Service {
     async fn start(args: &Args, database: &Database) -> Result<Self> {
         let postgres = database.connect(Wake::On).await?;
-        let rabbitmq = connect(&args.transport).await?;
+        let namespace = namespace()?;
+        let rabbitmq = connect(&args.transport, namespace.clone()).await?;
         let progress = Progress::new(database).await?;
         let handled = progress.clone();
         let consumer = Consumer::group("bench")
@@ -133,14 +134,14 @@ impl Service {
             .concurrency(AT_ONCE);
         let runtime = Headless::builder("bench")
             .store(&postgres)
-            .transport(rabbitmq.clone())
+            .transport(rabbitmq)
             .topic::<Done>(Ordered::partitions(Partitions::default().get()))
             .consumer(consumer)
             .start()
             .await?;
         let service = Self {
             postgres,
-            rabbitmq,
+            namespace,
             runtime,
             progress,
         };
@@ -150,11 +151,12 @@ impl Service {
         Ok(service)
     }
 
-    async fn end(self) -> Result<()> {
+    /// Ends it, and with it the handles that it was given.
+    async fn end(self, args: &Args) -> Result<()> {
         self.runtime.shutdown(Duration::from_secs(10)).await?;
-        self.rabbitmq.delete_namespace().await?;
-        self.rabbitmq.close().await?;
-        Ok(self.postgres.close().await?)
+        let rabbitmq = connect(&args.transport, self.namespace).await?;
+        rabbitmq.delete_namespace().await?;
+        Ok(rabbitmq.close().await?)
     }
 }
 
@@ -199,7 +201,7 @@ async fn end_to_end(
             service.progress.until(count + 1).await
         })
         .await;
-    service.end().await?;
+    service.end(args).await?;
     rate
 }
 
@@ -219,6 +221,6 @@ async fn latencies(args: &Args, database: &Database, meter: &Meter, count: usize
         service.progress.until(n + 1).await?;
         figures.push((meter.now() - began).as_secs_f64() * 1e3);
     }
-    service.end().await?;
+    service.end(args).await?;
     Ok(figures)
 }

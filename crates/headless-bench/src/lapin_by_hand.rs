@@ -131,33 +131,19 @@ impl ByHand {
         Ok(())
     }
 
-    /// A channel to consume on.
-    pub(crate) async fn reader(&self) -> Result<Channel> {
-        Ok(self.consume.create_channel().await?)
-    }
-
-    /// Consumes each queue through this channel.
-    pub(crate) async fn consume(&self, channel: &Channel, prefetch: usize) -> Result<Vec<Consumer>> {
-        channel
-            .basic_qos(u16::try_from(prefetch)?, BasicQosOptions::default())
-            .await?;
-        let mut consumers = Vec::new();
+    /// A consumer of each queue, on a channel of its own, so that what is acknowledged together is of one queue.
+    pub(crate) async fn readers(&self, prefetch: usize) -> Result<Vec<Reader>> {
+        let mut readers = Vec::new();
         for (queue, _) in self.queues() {
-            let consumer = channel.basic_consume(
-                queue,
-                "".into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            );
-            consumers.push(consumer.await?);
+            let channel = self.consume.create_channel().await?;
+            channel
+                .basic_qos(u16::try_from(prefetch)?, BasicQosOptions::default())
+                .await?;
+            let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+            let consumer = channel.basic_consume(queue, "".into(), options, none).await?;
+            readers.push(Reader { channel, consumer });
         }
-        Ok(consumers)
-    }
-
-    /// Acknowledges all of this channel up to this tag.
-    pub(crate) async fn settle(channel: &Channel, tag: u64) -> Result<()> {
-        channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
-        Ok(())
+        Ok(readers)
     }
 
     /// Removes it all.
@@ -172,5 +158,31 @@ impl ByHand {
             .await?;
         self.publish.close(BYE, "bye".into()).await?;
         Ok(self.consume.close(BYE, "bye".into()).await?)
+    }
+}
+
+/// What consumes one queue.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    channel: Channel,
+    consumer: Consumer,
+}
+
+impl Reader {
+    pub(crate) fn deliveries(&self) -> Consumer {
+        self.consumer.clone()
+    }
+
+    /// Acknowledges all up to this tag.
+    pub(crate) async fn settle_up_to(&self, tag: u64) -> Result<()> {
+        self.channel
+            .basic_ack(tag, BasicAckOptions { multiple: true })
+            .await?;
+        Ok(())
+    }
+
+    /// Ends the channel. One that is merely dropped takes its connection with it when the server is quicker.
+    pub(crate) async fn close(self) -> Result<()> {
+        Ok(self.channel.close(BYE, "bye".into()).await?)
     }
 }

@@ -60,11 +60,10 @@ pub(super) async fn consumed(args: &Args, database: &Database, meter: &Meter, co
     for batch in messages(0, count, count)?.chunks(BATCH) {
         raw.send(batch).await?;
     }
+    let reader = raw.readers(2 * BATCH).await?.pop().context("there is a queue")?;
     let rate = meter
         .rate(count, async {
-            let channel = raw.reader().await?;
-            let mut consumers = raw.consume(&channel, 2 * BATCH).await?;
-            let consumer = Arc::new(Mutex::new(consumers.pop().context("there is a queue")?));
+            let consumer = Arc::new(Mutex::new(reader.deliveries()));
             let loops = (0..AT_ONCE).map(|_| {
                 let (pool, consumer) = (database.raw.clone(), consumer.clone());
                 async move { tokio::spawn(handle(pool, consumer, count / AT_ONCE)).await? }
@@ -72,6 +71,7 @@ pub(super) async fn consumed(args: &Args, database: &Database, meter: &Meter, co
             try_join_all(loops).await.map(drop)
         })
         .await;
+    reader.close().await?;
     raw.close().await?;
     rate
 }

@@ -21,6 +21,8 @@ use crate::{
 
 const BATCH: usize = 100;
 const LEASE: Duration = Duration::from_secs(30);
+/// How long a relay sleeps that got nothing.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Which keys the rows have.
 #[derive(Clone, Copy, Debug)]
@@ -127,8 +129,8 @@ async fn relay(postgres: &Postgres, done: &AtomicUsize, count: usize) -> Result<
             return Ok(());
         }
         if ack.is_empty() {
-            // What is left is with another relay.
-            tokio::task::yield_now().await;
+            // What is left is with another relay. One of ours sleeps until it is woken or polls, seldom; this one asks again.
+            tokio::time::sleep(ASK_AGAIN).await;
         }
     }
 }

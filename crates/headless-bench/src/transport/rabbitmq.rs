@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{BATCH, PAYLOAD, Rates, messages};
 use crate::{
     args::Args,
-    lapin_by_hand::ByHand,
+    lapin_by_hand::{ByHand, Reader},
     measure::Meter,
     report::{Case, Report},
     samples::Samples,
@@ -58,7 +58,7 @@ pub(super) async fn run(args: &Args, meter: &Meter, report: &Report<'_>) -> Resu
 }
 
 async fn ours(args: &Args, meter: &Meter, count: usize, order: TopicOrder) -> Result<Rates> {
-    let rabbitmq = connect(&args.transport).await?;
+    let rabbitmq = connect(&args.transport, namespace()?).await?;
     let (topic, group) = (TopicName::parse("bench")?, GroupName::parse("bench")?);
     let topology = Topology::new()
         .with_topic(TopicSpec::new(topic.clone(), order))
@@ -84,11 +84,15 @@ async fn ours(args: &Args, meter: &Meter, count: usize, order: TopicOrder) -> Re
 }
 
 /// A namespace of its own.
-pub(crate) async fn connect(url: &str) -> Result<RabbitMq> {
+pub(crate) fn namespace() -> Result<Namespace> {
     let name = format!("bench_{}", &Uuid::new_v4().simple().to_string()[..12]);
+    Ok(Namespace::parse(&name)?)
+}
+
+pub(crate) async fn connect(url: &str, namespace: Namespace) -> Result<RabbitMq> {
     let config = RabbitMqConfig::new(url)
         .context("--transport")?
-        .with_namespace(Namespace::parse(&name)?);
+        .with_namespace(namespace);
     Ok(RabbitMq::connect_with(config).await?)
 }
 
@@ -128,24 +132,37 @@ async fn by_hand(args: &Args, meter: &Meter, count: usize, order: TopicOrder) ->
             Ok(())
         })
         .await?;
-    let consumed = meter
-        .rate(count, async {
-            let channel = raw.reader().await?;
-            let mut deliveries: SelectAll<_> = raw.consume(&channel, PREFETCH).await?.into_iter().collect();
-            let mut received = 0;
-            while received < count {
-                let delivery = deliveries.next().await.context("the consumers have ended")??;
-                received += 1;
-                // All of this channel up to here, a batch at a time.
-                if received % BATCH == 0 || received == count {
-                    ByHand::settle(&channel, delivery.delivery_tag).await?;
-                }
-            }
-            Ok(())
-        })
-        .await?;
+    let readers = raw.readers(PREFETCH).await?;
+    let consumed = meter.rate(count, consume(&readers, count)).await?;
+    for reader in readers {
+        reader.close().await?;
+    }
     raw.close().await?;
     Ok(Rates { sent, consumed })
+}
+
+/// Reads all queues at once, and acknowledges what was read of each, a batch of them together at a time.
+async fn consume(readers: &[Reader], count: usize) -> Result<()> {
+    let mut unsettled: Vec<Option<u64>> = vec![None; readers.len()];
+    let mut deliveries: SelectAll<_> = readers
+        .iter()
+        .enumerate()
+        .map(|(n, reader)| reader.deliveries().map(move |delivery| (n, delivery)))
+        .collect();
+    for received in 1..=count {
+        let (n, delivery) = deliveries.next().await.context("the consumers have ended")?;
+        if let Some(unsettled) = unsettled.get_mut(n) {
+            *unsettled = Some(delivery?.delivery_tag);
+        }
+        if received % BATCH == 0 || received == count {
+            for (reader, tag) in readers.iter().zip(&mut unsettled) {
+                if let Some(tag) = tag.take() {
+                    reader.settle_up_to(tag).await?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn awaiting_each(args: &Args, meter: &Meter, order: TopicOrder) -> Result<f64> {
