@@ -96,6 +96,39 @@ impl Member {
         Ok(done)
     }
 
+    /// Takes and acks the next delivery of these members, which may not come before `delay` has passed on the watch. A look
+    /// may end long after it began, so that what comes is judged by when it came and not by when it was looked for.
+    pub(super) async fn work_one_not_before(
+        members: &[&Self],
+        since: Stopwatch,
+        delay: Duration,
+    ) -> CaseResult<Message> {
+        loop {
+            for member in members {
+                let received = member.receive(1, LOOK).await?;
+                if received.deliveries.is_empty() {
+                    continue;
+                }
+                let passed = since.elapsed();
+                let names = bodies(&received.deliveries);
+                ensure!(
+                    passed >= delay,
+                    "{names:?} came after {passed:?}, not after {delay:?}"
+                );
+                member.ack(&received.deliveries).await?;
+                match received.deliveries.into_iter().next() {
+                    Some(delivery) => return Ok(delivery.message),
+                    None => fail!("no delivery came"),
+                }
+            }
+            let patience = members.iter().map(|member| member.patience).max();
+            ensure!(
+                since.elapsed() < delay + patience.unwrap_or_default(),
+                "nothing came after {delay:?}"
+            );
+        }
+    }
+
     /// Takes what comes and leaves it unsettled, until nothing has come for a while: all that the prefetch allows.
     pub(super) async fn hold(&self) -> CaseResult<Vec<Delivery>> {
         let mut held = Vec::new();
