@@ -101,21 +101,22 @@ async fn receive(rabbitmq: &RabbitMq, group: GroupName, topic: TopicName, count:
     let member = Owner::from_bits(Uuid::new_v4().as_u128());
     let subscription = Subscription::new(group, topic, member).with_prefetch(prefetch);
     let subscriber = rabbitmq.subscribe(&subscription).await?;
-    let mut received = 0;
+    let (mut received, mut acks) = (0, Vec::new());
     while received < count {
-        let deliveries = subscriber
-            .receive(BATCH, Duration::from_secs(5))
-            .await?
-            .deliveries;
+        // As core does: what was received is settled beside the next receive.
+        let next = subscriber.receive(BATCH, Duration::from_secs(5));
+        let (next, settled) = futures::future::join(next, subscriber.settle(&acks)).await;
+        settled.into_iter().collect::<Result<(), _>>()?;
+        let deliveries = next?.deliveries;
         ensure!(!deliveries.is_empty(), "{received} messages arrived of {count}");
         received += deliveries.len();
-        let acks: Vec<_> = deliveries
+        acks = deliveries
             .iter()
             .map(|delivery| Settlement::Ack(delivery.token))
             .collect();
-        for settled in subscriber.settle(&acks).await {
-            settled?;
-        }
+    }
+    for settled in subscriber.settle(&acks).await {
+        settled?;
     }
     subscriber.close().await?;
     Ok(())
