@@ -1,67 +1,70 @@
 //! `headless demo`: publish, handle with two members, take one away, and count it all. By the public facade alone.
 
 mod books;
-mod crew;
 mod member;
-mod report;
 
 use anyhow::{Result, bail};
-use futures::{FutureExt, TryFutureExt, TryStreamExt, future::try_join_all, stream::FuturesUnordered};
-use headless::testing::Ended;
-use headless::{Providers, Sandbox};
+use futures::{FutureExt, TryFutureExt, future::try_join_all};
+use headless::Providers;
+use headless::testing::{Figures, Handled, Report, Tally, Trial};
 use serde_json::json;
-use tokio::{io, signal, sync::oneshot};
+use tokio::{io, process::Command, signal, sync::oneshot};
 
-use self::crew::{Crew, Place};
 use self::member::PATIENCE;
-pub(crate) use self::report::{Figures, Report};
 use crate::cli::{DemoArgs, DemoMemberArgs, LinesArgs, Role};
 use crate::input::{self, Line};
-use crate::{bad_input::BadInput, progress, urls::is_bad_input};
+use crate::{bad_input::BadInput, progress, urls::Place, urls::is_bad_input};
 
 /// How many keys are published at once, each in the order of its lines.
 const LANES: usize = 8;
 
 /// Runs the demo until everything is settled, and leaves nothing of it.
 pub(crate) async fn run(args: &DemoArgs) -> Result<Report> {
-    let (lines, sandbox) = (lines(&args.lines)?, Sandbox::new());
-    let urls = [&args.store, &args.transport].map(|url| crew::url(&sandbox, url));
+    let lines = lines(&args.lines)?;
+    let bar = progress::line(Some(lines.len() as u64), "handled");
+    let counted = bar.clone();
+    let trial = Trial::new([&args.store, &args.transport])
+        .crash_after(args.crash_after.unwrap_or(0))
+        .watched_by(move |went| {
+            counted.inc(1);
+            if went {
+                counted.set_message("(one member was taken away)");
+            }
+        });
     let report = tokio::select! {
         biased;
-        report = play(&urls, lines, args.crash_after.unwrap_or(0)) => report,
+        told = play(&trial, &lines) => told.map(|(tally, told)| Report::of(lines.len(), tally, &told, bar.elapsed())),
         signal = signal::ctrl_c() => signal.map_err(Into::into).and_then(|()| bail!("interrupted")),
     };
-    for url in &urls {
-        match sandbox.remove(url).await {
-            Err(error) if report.is_ok() => return Err(error.into()),
-            _ => {}
-        }
-    }
-    report
+    bar.finish_and_clear();
+    let removed = trial.remove().await;
+    report.and_then(|report| Ok(removed.map(|()| report)?))
 }
 
-async fn play(urls: &[String; 2], lines: Vec<Line>, crash_after: u64) -> Result<Report> {
-    let bar = progress::line(Some(lines.len() as u64), "handled");
-    let crew = Crew::new(urls, bar.clone(), crash_after);
-    let place = Place::connect(&crew.providers, urls).await?;
+async fn play(trial: &Trial, lines: &[Line]) -> Result<(Tally, Vec<Figures>)> {
+    let place = Place::connect(trial.providers(), trial.urls()).await?;
     books::open(&place.store).await?;
     let (publishing, published) = oneshot::channel::<()>();
     let published = published.map(drop).shared();
-    let start = || crew.start(&place, published.clone());
-    let (mut members, mut told) = (FuturesUnordered::from_iter([start(), start()]), Vec::new());
-    let serving = async {
-        while let Some(ended) = members.try_next().await? {
-            match ended {
-                Ended::Done(figures) => told.push(figures),
-                Ended::TakenAway => members.push(start()),
-            }
+    let (at, until) = (trial.clone(), published.clone());
+    let serve = move |handled| {
+        let (at, until) = (at.clone(), until.clone());
+        async move {
+            let place = Place::connect(at.providers(), at.urls()).await?;
+            member::serve(Role::Member, place, handled, until).await
         }
-        anyhow::Ok(())
     };
-    tokio::try_join!(serving, produce(&place, &lines).map_ok(|()| drop(publishing)))?;
-    bar.finish_and_clear();
-    let tally = books::tally(&place.store).await?;
-    Ok(Report::of(lines.len(), tally, &told, bar.elapsed()))
+    let command = || {
+        let [store, transport] = trial.urls();
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["demo-member", "--role=member"]);
+        command.args(["--store", store, "--transport", transport]);
+        Ok(command)
+    };
+    let serving = trial.run(2, published, command, serve);
+    let producing = produce(&place, lines).map_ok(|()| drop(publishing));
+    let (told, ()) = tokio::try_join!(serving, producing)?;
+    Ok((books::tally(&place.store).await?, told))
 }
 
 /// `headless demo-member`: one process of a demo. A producer has nothing to tell.
@@ -72,7 +75,7 @@ pub(crate) async fn member(args: &DemoMemberArgs) -> Result<Option<Figures>> {
         return produce(&place, &lines(&args.lines)?).await.map(|()| None);
     }
     let until = async { drop(io::copy(&mut io::stdin(), &mut io::sink()).await) };
-    member::serve(args.role, place, member::tell_parent, until)
+    member::serve(args.role, place, Handled::to_parent(), until)
         .await
         .map(Some)
 }

@@ -83,7 +83,7 @@ async fn demo(args: &DemoArgs) -> Result<ExitCode> {
             writeln!(out, "{name:<17}{:>12}", figure.trim_matches('}'))?;
         }
     }
-    Ok(if report.is_sound {
+    Ok(if report.is_sound() {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(UNSOUND)

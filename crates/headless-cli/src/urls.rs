@@ -1,12 +1,28 @@
 //! Stores and transports by URL, with the flag that named them in each error.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use headless::{AnyStore, AnyTransport, Connected, ErrorKind, Providers};
 
 use crate::bad_input::BadInput;
 
 const STORE: &str = "--store";
 const TRANSPORT: &str = "--transport";
+
+/// A store and a transport, connected to.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) store: AnyStore,
+    pub(crate) transport: AnyTransport,
+}
+
+impl Place {
+    /// Where both are named.
+    pub(crate) async fn connect(providers: &Providers, [store, transport]: &[String; 2]) -> Result<Self> {
+        let (store, transport) = connect(providers, Some(store), Some(transport)).await?;
+        let (store, transport) = store.zip(transport).context("there is a URL for each")?;
+        Ok(Self { store, transport })
+    }
+}
 
 /// What `--store` and `--transport` name. One URL for both is connected to once.
 pub(crate) async fn connect(

@@ -1,20 +1,19 @@
 //! A member of the group.
 
-use std::{future::Future, io, io::Write, process, time::Duration};
+use std::{future::Future, process, time::Duration};
 
 use anyhow::Result;
+use headless::testing::{Figures, Handled};
 use headless::{Builder, Consumer, Environment, Event, Headless, Ordered, Preset, Spawner};
 use serde::{Deserialize, Serialize};
 
-use super::{Figures, books, crew::Place};
-use crate::cli::Role;
+use super::books;
+use crate::{cli::Role, urls::Place};
 
 /// How long everything may take to settle once all is published.
 pub(super) const PATIENCE: Duration = Duration::from_mins(10);
 /// How long what a member holds is held without a word from it.
-pub(super) const LEASE: Duration = Duration::from_secs(2);
-/// What a process says of each message that it has handled.
-pub(super) const HANDLED: &str = "handled";
+const LEASE: Duration = Duration::from_secs(2);
 
 /// The body of a message, whatever it is.
 #[derive(Serialize, Deserialize)]
@@ -40,14 +39,20 @@ pub(super) fn builder(place: &Place) -> Builder {
 pub(super) async fn serve(
     role: Role,
     place: Place,
-    handled: impl Fn(&Place) + Clone + Send + Sync + 'static,
+    handled: Handled,
     published: impl Future<Output = ()>,
 ) -> Result<Figures> {
     let mut builder = builder(&place).relays(role != Role::Consumer);
     if role != Role::Relay {
         let handle = move |_: Payload, cx| {
             let (place, handled) = (place.clone(), handled.clone());
-            async move { books::handle(&place.store, &cx).await.map(|()| handled(&place)) }
+            async move {
+                books::handle(&place.store, &cx).await?;
+                if handled.tell(&place.store, &place.transport).is_err() {
+                    process::exit(1); // It does not outlive who listens.
+                }
+                Ok(())
+            }
         };
         let consumer = Consumer::group("demo").on(handle).ordered_by_key();
         builder = builder.consumer(consumer.lease(LEASE).visibility(LEASE));
@@ -55,20 +60,7 @@ pub(super) async fn serve(
     let runtime = builder.start().await?;
     published.await;
     runtime.settled(PATIENCE).await?;
-    let dead = runtime.backlog().await?.dead;
-    let stats = runtime.consumers().first().map(|consumer| consumer.stats());
-    let stats = stats.unwrap_or_default();
+    let figures = Figures::of(&runtime).await?;
     runtime.shutdown(5 * LEASE).await?;
-    Ok(Figures {
-        redelivered: stats.redelivered,
-        retried: stats.retried,
-        dead,
-    })
-}
-
-/// Says of a process that a message is handled. It does not outlive who listens.
-pub(super) fn tell_parent(_: &Place) {
-    if writeln!(io::stdout(), "{HANDLED}").is_err() {
-        process::exit(1);
-    }
+    Ok(figures)
 }
