@@ -18,6 +18,7 @@ mod channel;
 mod clock;
 mod config;
 mod connection;
+mod delay;
 mod envelope;
 mod error;
 mod names;

@@ -6,6 +6,8 @@ use std::{fmt, sync::Arc};
 use headless_abstractions::{Error, GroupName, Partition, Result, TopicName};
 use lapin::types::ShortString;
 
+use crate::delay::Wait;
+
 /// The longest namespace in bytes: with the longest group, topic and partition the server's limit of 255 is kept.
 const LONGEST: usize = 40;
 
@@ -91,6 +93,16 @@ impl Namespace {
         }
     }
 
+    /// The exchange of what is sent to a topic with such a delay.
+    pub(crate) fn delayed(&self, topic: &TopicName, wait: Wait) -> ShortString {
+        format!("{self}:{topic}!wait:{wait}").into()
+    }
+
+    /// The exchange, and its queue, of what waits so long for a group.
+    pub(crate) fn waiting(&self, group: &GroupName, topic: &TopicName, wait: Wait) -> ShortString {
+        format!("{self}:{group}:{topic}!wait:{wait}").into()
+    }
+
     /// The queue without messages whose consumers are the members of a group.
     pub(crate) fn members(&self, group: &GroupName) -> ShortString {
         format!("{self}:{group}!members").into()
@@ -132,6 +144,8 @@ mod tests {
         let topic = TopicName::parse_stored(&"t".repeat(100)).unwrap();
         let name = namespace.queue(&group, &topic, Some(Partition::new(1023)));
         assert_eq!(name.as_str().len(), 40 + 1 + 100 + 1 + 100 + 1 + 4);
+        let name = namespace.waiting(&group, &topic, Wait::longest());
+        assert_eq!(name.as_str().len(), 255);
         assert!(Namespace::parse(&"n".repeat(41)).is_err());
     }
 

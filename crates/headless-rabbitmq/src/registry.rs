@@ -5,11 +5,12 @@
 //! written goes over the same connection: who has lost the one cannot do the other.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
-use headless_abstractions::{Error, ErrorKind, Result};
+use headless_abstractions::{Error, ErrorKind, Result, TopicName};
 use lapin::types::ShortString;
 use tokio::time::timeout;
 
@@ -25,13 +26,19 @@ use self::{
 use crate::{
     Namespace,
     connection::Live,
+    delay::Wait,
     error::{NAME, overdue},
 };
+
+/// A delay of a topic.
+pub(crate) type TopicWait = (TopicName, Wait);
 
 /// What this handle knows of the registry.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     cached: RwLock<Arc<Known>>,
+    /// The delays whose queues this handle has made, or has found to be there.
+    made: Mutex<BTreeSet<TopicWait>>,
     /// The server's lock is one of the connection: among the tasks of this handle this one decides.
     ours: tokio::sync::Mutex<()>,
 }
@@ -42,8 +49,24 @@ impl Registry {
         self.cached.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Looks at everything anew when it is next needed.
     pub(crate) fn forget(&self) {
         self.cache(Arc::default());
+        self.made().clear();
+    }
+
+    /// Those of these delays whose queues may be missing.
+    pub(crate) fn unmade(&self, needed: BTreeSet<TopicWait>) -> BTreeSet<TopicWait> {
+        let made = self.made();
+        needed.into_iter().filter(|wait| !made.contains(wait)).collect()
+    }
+
+    pub(crate) fn note_made(&self, waits: BTreeSet<TopicWait>) {
+        self.made().extend(waits);
+    }
+
+    fn made(&self) -> std::sync::MutexGuard<'_, BTreeSet<TopicWait>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cache(&self, known: Arc<Known>) {

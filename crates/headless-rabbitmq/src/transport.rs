@@ -26,6 +26,7 @@ const fn capabilities(max_payload: NonZeroUsize) -> TransportCapabilities {
         .with_ordering(OrderingGuarantee::PerKey)
         .with_accepts_by_prefix(true)
         .with_requeue(true)
+        .with_delayed_send(true)
         .with_delivery_count(true)
         .with_fenced_settlement(true)
         .with_extend(true)

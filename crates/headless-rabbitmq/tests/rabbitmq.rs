@@ -6,6 +6,8 @@
 mod alarm;
 #[path = "rabbitmq/consumer_timeout.rs"]
 mod consumer_timeout;
+#[path = "rabbitmq/delayed.rs"]
+mod delayed;
 #[path = "rabbitmq/delivery_limit.rs"]
 mod delivery_limit;
 #[path = "rabbitmq/durable.rs"]

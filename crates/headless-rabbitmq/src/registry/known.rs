@@ -6,10 +6,12 @@ use headless_abstractions::{Error, ErrorKind, GroupName, Partitions, Result, Top
 use serde::{Deserialize, Serialize};
 
 use super::damaged;
-use crate::error::NAME;
+use crate::{delay::Wait, error::NAME};
 
-/// The version of the record that this library writes.
-const VERSION: u32 = 1;
+/// The version of a record that says which delays topics have. One that knows nothing of them would write it back without.
+const VERSION: u32 = 2;
+/// The version of a record without delays.
+const PLAIN: u32 = 1;
 
 /// The topics and groups of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +20,9 @@ pub(crate) struct Known {
     topics: BTreeMap<String, KnownTopic>,
     /// The topics of each group.
     groups: BTreeMap<String, BTreeSet<String>>,
+    /// The delays of each topic, for which each of its groups has a queue.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    waits: BTreeMap<String, BTreeSet<Wait>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +88,28 @@ impl Known {
         )
     }
 
+    /// The groups of a topic.
+    pub(crate) fn groups_of(&self, topic: &TopicName) -> Result<Vec<GroupName>> {
+        let of_it = self
+            .groups
+            .iter()
+            .filter(|(_, topics)| topics.contains(topic.as_str()));
+        of_it.map(|(group, _)| GroupName::parse(group)).collect()
+    }
+
+    /// Adds a delay to a topic; answers whether it is new.
+    pub(crate) fn add_wait(&mut self, topic: &TopicName, wait: Wait) -> bool {
+        self.waits
+            .entry(topic.as_str().to_owned())
+            .or_default()
+            .insert(wait)
+    }
+
+    /// The delays of a topic.
+    pub(crate) fn waits_of(&self, topic: &TopicName) -> impl Iterator<Item = Wait> {
+        self.waits.get(topic.as_str()).into_iter().flatten().copied()
+    }
+
     pub(crate) fn topic_names(&self) -> impl Iterator<Item = &str> {
         self.topics.keys().map(String::as_str)
     }
@@ -113,8 +140,46 @@ impl Known {
     /// The record.
     pub(super) fn to_record(&self) -> Result<Vec<u8>> {
         let mut known = self.clone();
-        known.version = VERSION;
+        known.version = if known.waits.is_empty() { PLAIN } else { VERSION };
         serde_json::to_vec(&known)
             .map_err(|error| damaged("the registry cannot be written").with_source(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::delay::Delay;
+
+    fn orders() -> TopicName {
+        TopicName::parse_stored("orders").unwrap()
+    }
+
+    fn version(known: &Known) -> u64 {
+        let record: serde_json::Value = serde_json::from_slice(&known.to_record().unwrap()).unwrap();
+        record["version"].as_u64().unwrap()
+    }
+
+    #[test]
+    fn should_be_refused_by_older_builds_when_a_topic_has_delays() {
+        let mut known = Known::default();
+        known.add_topic(&orders(), KnownTopic::new(TopicOrder::Unordered, false));
+        assert_eq!(version(&known), 1, "they would lose nothing of it");
+        let delay = Delay::of(Some(Duration::from_secs(60))).unwrap().unwrap();
+        assert!(known.add_wait(&orders(), delay.wait));
+        assert!(!known.add_wait(&orders(), delay.wait), "it is there");
+        assert_eq!(version(&known), 2);
+        let read = Known::parse(&known.to_record().unwrap()).unwrap();
+        assert_eq!(read.waits_of(&orders()).collect::<Vec<_>>(), [delay.wait]);
+    }
+
+    #[test]
+    fn should_read_a_record_of_an_older_build_when_it_knows_no_delays() {
+        let record = br#"{"version":1,"topics":{"orders":{"partitions":null,"required":false}},"groups":{"billing":["orders"]}}"#;
+        let known = Known::parse(record).unwrap();
+        assert_eq!(known.waits_of(&orders()).count(), 0);
+        assert_eq!(known.groups_of(&orders()).unwrap().len(), 1);
     }
 }

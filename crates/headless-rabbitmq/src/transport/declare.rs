@@ -20,6 +20,10 @@ use crate::{
     registry::{Known, KnownTopic},
 };
 
+mod waits;
+
+pub(super) use self::waits::see_to;
+
 pub(super) async fn declare(shared: &Arc<Shared>, topology: &Topology) -> Result<()> {
     refuse_unsupported(topology)?;
     // In a task of its own: a caller that gives up half-way leaves nothing locked.
@@ -147,6 +151,10 @@ impl<'a> Making<'a> {
             self.topic(&spec.topic).await?;
             self.group(&spec.group).await?;
             self.share(&spec.group, &spec.topic, order).await?;
+            for wait in known.waits_of(&spec.topic) {
+                self.delayed(&spec.topic, wait).await?;
+                self.waiting(&spec.group, &spec.topic, wait).await?;
+            }
         }
         Ok(())
     }
@@ -198,16 +206,7 @@ impl<'a> Making<'a> {
             }
         }
         // Last: what is sent meanwhile is not refused for a queue that is still to be made.
-        self.channel
-            .exchange_bind(
-                share,
-                namespace.exchange(topic),
-                "".into(),
-                ExchangeBindOptions::default(),
-                FieldTable::default(),
-            )
-            .await
-            .map_err(fault)
+        self.pass_on(namespace.exchange(topic), share).await
     }
 
     async fn shared_queue(&mut self, group: &GroupName, topic: &TopicName) -> Result<()> {
@@ -305,6 +304,20 @@ impl<'a> Making<'a> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// What the first exchange gets, the second one gets too.
+    async fn pass_on(&mut self, from: ShortString, to: ShortString) -> Result<()> {
+        self.channel
+            .exchange_bind(
+                to,
+                from,
+                "".into(),
+                ExchangeBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .map_err(fault)
     }
 
     async fn bind(&mut self, queue: ShortString, exchange: ShortString, key: ShortString) -> Result<()> {

@@ -10,7 +10,7 @@ use headless_abstractions::{Error, ErrorKind, GroupName, Result, TopicName, Topi
 use lapin::{
     BasicProperties,
     options::{BasicConsumeOptions, BasicPublishOptions},
-    types::FieldTable,
+    types::{FieldTable, ShortString},
 };
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -21,6 +21,7 @@ use crate::{
     connection::{Live, passive},
     error::{NAME, fault},
     rabbitmq::Shared,
+    registry::Known,
     talk::{Answer, Say},
 };
 
@@ -33,52 +34,77 @@ pub(super) async fn lag(shared: &Shared, group: &GroupName) -> Result<u64> {
             let consume = shared.consume.live(&shared.config).await?;
             let known = shared.known(&consume).await?;
             let topics = known.topics_of(group).ok_or_else(|| unknown_group(group))??;
-            let channel = consume.channel().await?;
+            let mut looking = Looking {
+                shared,
+                consume: &consume,
+                channel: consume.channel().await?,
+            };
             let publish = shared.publish.live(&shared.config).await?;
-            let mut ready = ready(shared, &channel, group, &topics).await?;
+            let mut ready = looking.ready(&known, group, &topics).await?;
             let mut total = 0;
             for _ in 0..LOOKS {
-                let unsettled = unsettled(shared, &publish, &channel, group).await?;
+                let unsettled = unsettled(shared, &publish, &looking.channel, group).await?;
                 total = ready + unsettled;
                 // What is ready before and after the members were asked is counted once.
-                let after = self::ready(shared, &channel, group, &topics).await?;
+                let after = looking.ready(&known, group, &topics).await?;
                 if after == ready {
                     break;
                 }
                 ready = after;
             }
-            channel.end().await;
+            looking.channel.end().await;
             Ok(total)
         })
         .await
 }
 
-/// How many messages are ready in the queues of the group.
-async fn ready(
-    shared: &Shared,
-    channel: &Chan,
-    group: &GroupName,
-    topics: &[(TopicName, TopicOrder)],
-) -> Result<u64> {
-    let namespace = &shared.config.namespace;
-    let mut total = 0;
-    for (topic, order) in topics {
-        let queues: Vec<_> = match order.partitions() {
-            None => vec![namespace.queue(group, topic, None)],
-            Some(partitions) => partitions
-                .iter()
-                .map(|partition| namespace.queue(group, topic, Some(partition)))
-                .collect(),
-        };
-        for queue in queues {
-            let queue = channel
-                .queue_declare(queue, passive(), FieldTable::default())
-                .await
-                .map_err(fault)?;
-            total += u64::from(queue.message_count());
+/// Looks into queues.
+struct Looking<'a> {
+    shared: &'a Shared,
+    consume: &'a Live,
+    channel: Chan,
+}
+
+impl Looking<'_> {
+    /// How many messages are ready in the queues of the group, or wait to be. The latter first: what is due meanwhile is
+    /// counted twice rather than not at all, and then again.
+    async fn ready(
+        &mut self,
+        known: &Known,
+        group: &GroupName,
+        topics: &[(TopicName, TopicOrder)],
+    ) -> Result<u64> {
+        let namespace = &self.shared.config.namespace;
+        let mut total = 0;
+        for (topic, order) in topics {
+            for wait in known.waits_of(topic) {
+                match self.count(namespace.waiting(group, topic, wait)).await {
+                    Ok(count) => total += count,
+                    // Nothing waits in it. It is made again when something is to.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        self.channel = self.consume.channel().await?;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            match order.partitions() {
+                None => total += self.count(namespace.queue(group, topic, None)).await?,
+                Some(partitions) => {
+                    for partition in partitions.iter() {
+                        total += self.count(namespace.queue(group, topic, Some(partition))).await?;
+                    }
+                }
+            }
         }
+        Ok(total)
     }
-    Ok(total)
+
+    async fn count(&self, queue: ShortString) -> Result<u64> {
+        let declared = self
+            .channel
+            .queue_declare(queue, passive(), FieldTable::default());
+        Ok(u64::from(declared.await.map_err(fault)?.message_count()))
+    }
 }
 
 /// How many messages the members hold.

@@ -45,6 +45,11 @@ async fn delete_group(shared: &Shared, channel: &Chan, known: &Known, group: &Gr
     // The members' queue first: it tells them.
     delete(channel, namespace.members(group)).await?;
     for (topic, order) in topics? {
+        for wait in known.waits_of(&topic) {
+            let name = namespace.waiting(group, &topic, wait);
+            delete_exchange(channel, name.clone()).await?;
+            delete(channel, name).await?;
+        }
         // Before its queue, so that nothing which is sent meanwhile is refused.
         delete_exchange(channel, namespace.share(group, &topic)).await?;
         match order.partitions() {
@@ -87,9 +92,12 @@ impl RabbitMq {
                     for group in known.group_names() {
                         delete_group(shared, &channel, &known, &GroupName::parse(group)?).await?;
                     }
-                    let topics = known.topic_names().map(TopicName::parse_stored);
-                    for topic in topics {
-                        delete_exchange(&channel, namespace.exchange(&topic?)).await?;
+                    for topic in known.topic_names().map(TopicName::parse_stored) {
+                        let topic = topic?;
+                        for wait in known.waits_of(&topic) {
+                            delete_exchange(&channel, namespace.delayed(&topic, wait)).await?;
+                        }
+                        delete_exchange(&channel, namespace.exchange(&topic)).await?;
                     }
                     delete_exchange(&channel, namespace.refusal()).await?;
                     delete(&channel, namespace.refusal()).await?;

@@ -8,16 +8,14 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture, poll};
-use headless_abstractions::{
-    Error, ErrorKind, Message, PartitionKey, Priority, Result, Sent, TopicName, TopicOrder,
-};
-use lapin::{Confirmation, options::BasicPublishOptions, types::ShortString};
+use headless_abstractions::{Error, ErrorKind, Message, Result, Sent, TopicName};
+use lapin::{Confirmation, options::BasicPublishOptions};
 use tokio::{
     task::unconstrained,
     time::{timeout, timeout_at},
 };
 
-use super::{all_closed, unknown_topic};
+use super::{all_closed, declare};
 use crate::{
     channel::Chan,
     clock,
@@ -26,12 +24,15 @@ use crate::{
     error::{NAME, fault, overdue},
     publisher::Publisher,
     rabbitmq::Shared,
-    registry::Known,
 };
 
+mod plan;
 mod returned;
 
-use self::returned::{doubt, tell_returned};
+use self::{
+    plan::{Going, plan, waits},
+    returned::{doubt, tell_returned},
+};
 
 /// How many bytes of payload may wait for their confirms, unless a single message is larger: the client keeps a copy.
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
@@ -44,7 +45,7 @@ const MANDATORY: BasicPublishOptions = BasicPublishOptions {
 /// The outcome of each message so far.
 type Answers = Vec<Option<Result<Sent>>>;
 
-pub(super) async fn send(shared: &Shared, batch: &[Message]) -> Vec<Result<Sent>> {
+pub(super) async fn send(shared: &Arc<Shared>, batch: &[Message]) -> Vec<Result<Sent>> {
     // Taken before the look, so that closing waits for it or it sees that closing has begun.
     let _under_way = shared.tasks.token();
     if shared.closing.is_cancelled() {
@@ -93,7 +94,7 @@ fn same(error: &Error) -> Error {
     }
 }
 
-async fn send_all(shared: &Shared, batch: &[Message], answers: &mut Answers) -> Result<()> {
+async fn send_all(shared: &Arc<Shared>, batch: &[Message], answers: &mut Answers) -> Result<()> {
     if batch.is_empty() {
         return Ok(());
     }
@@ -120,6 +121,7 @@ async fn send_all(shared: &Shared, batch: &[Message], answers: &mut Answers) -> 
         bytes: 0,
         returned: BTreeSet::new(),
         is_broken: false,
+        is_refused: false,
     };
     let is_whole = timeout_at(until, flight.run(batch, &going, answers))
         .await
@@ -128,6 +130,10 @@ async fn send_all(shared: &Shared, batch: &[Message], answers: &mut Answers) -> 
         flight.give_up(&live, answers);
     }
     let (returned, is_broken) = (std::mem::take(&mut flight.returned), flight.is_broken);
+    if flight.is_refused {
+        // A queue may be missing: those of delays are made again by the next send.
+        shared.registry.forget();
+    }
     drop(flight);
     if is_broken || (!is_whole && !returned.is_empty()) {
         doubt(&going, answers);
@@ -153,14 +159,18 @@ async fn send_all(shared: &Shared, batch: &[Message], answers: &mut Answers) -> 
 
 /// What is needed before anything is sent; `None` when nothing is left to send.
 async fn prepare(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     batch: &[Message],
     answers: &mut Answers,
 ) -> Result<Option<(Arc<Live>, Vec<Going>, Publisher)>> {
     let live = shared.publish.live(&shared.config).await?;
     let topics: BTreeSet<&TopicName> = batch.iter().map(|message| &message.topic).collect();
     let known = shared.known_with(&live, topics.into_iter()).await?;
-    let going = plan(shared, &known, batch, answers);
+    let mut going = plan(shared, &known, batch, None, answers);
+    if let Err(error) = declare::see_to(shared, waits(batch, &going)).await {
+        // The others go.
+        going = plan(shared, &known, batch, Some(&error), answers);
+    }
     if going.is_empty() {
         return Ok(None);
     }
@@ -182,79 +192,6 @@ fn too_late() -> Error {
     )
 }
 
-/// A message on its way: its place in the batch and where it goes.
-struct Going {
-    at: usize,
-    exchange: ShortString,
-    key: ShortString,
-}
-
-/// Refuses what may not be sent, and says where the rest goes.
-fn plan(shared: &Shared, known: &Known, batch: &[Message], answers: &mut Answers) -> Vec<Going> {
-    let mut stopped: BTreeSet<(&TopicName, &PartitionKey)> = BTreeSet::new();
-    let mut going = Vec::with_capacity(batch.len());
-    for (at, (message, answer)) in batch.iter().zip(answers).enumerate() {
-        let key = message.key.as_ref().map(|key| (&message.topic, key));
-        match route(shared, known, message) {
-            Ok(_) if key.is_some_and(|key| stopped.contains(&key)) => {
-                *answer = Some(Err(Error::new(
-                    ErrorKind::Conflict,
-                    "an earlier message of this key was not accepted",
-                )));
-            }
-            Ok(Some((exchange, key))) => going.push(Going { at, exchange, key }),
-            Ok(None) => *answer = Some(Ok(Sent::Unrouted)),
-            Err(error) => {
-                stopped.extend(key);
-                *answer = Some(Err(error));
-            }
-        }
-    }
-    going
-}
-
-/// Exchange and routing key of a message; `None` when there is nobody to take it.
-fn route(shared: &Shared, known: &Known, message: &Message) -> Result<Option<(ShortString, ShortString)>> {
-    let limit = shared.config.max_payload.get();
-    if message.payload.len() > limit {
-        return Err(Error::too_large("payload", message.payload.len(), limit));
-    }
-    if message.deliver_after.is_some_and(|after| !after.is_zero()) {
-        return Err(Error::unsupported(
-            "delayed_send is off: publish through an outbox, which waits before it sends",
-        ));
-    }
-    if message.priority != Priority::default() {
-        return Err(Error::unsupported(
-            "priority is off: quorum queues know none; send urgent messages to a topic of their own",
-        ));
-    }
-    let name = &message.topic;
-    let topic = known.topic(name).ok_or_else(|| unknown_topic(name))?;
-    let key = match (topic.order()?, &message.key) {
-        (TopicOrder::Unordered, _) => ShortString::from(""),
-        (TopicOrder::Partitioned(partitions), Some(key)) => partitions.of(key).to_string().into(),
-        (TopicOrder::Partitioned(_), None) => {
-            return Err(Error::invalid("a message of an ordered topic needs a key"));
-        }
-    };
-    if !known.is_attended(name) {
-        return if topic.required {
-            Err(unattended())
-        } else {
-            Ok(None)
-        };
-    }
-    Ok(Some((shared.config.namespace.exchange(name), key)))
-}
-
-fn unattended() -> Error {
-    Error::new(
-        ErrorKind::NotFound,
-        "the topic is required and no group takes it; declare one first",
-    )
-}
-
 /// The messages of one send, on a channel that it has for itself.
 struct Flight<'a> {
     channel: &'a Chan,
@@ -266,13 +203,21 @@ struct Flight<'a> {
     /// The ids of messages that came back. The client hangs them on any confirm of the channel.
     returned: BTreeSet<String>,
     is_broken: bool,
+    /// The server said no to some.
+    is_refused: bool,
 }
 
 type Confirming<'a> = BoxFuture<'a, lapin::Result<Confirmation>>;
 
 impl<'a> Flight<'a> {
     async fn run(&mut self, batch: &'a [Message], going: &[Going], answers: &mut Answers) {
-        for Going { at, exchange, key } in going {
+        for Going {
+            at,
+            exchange,
+            key,
+            delay,
+        } in going
+        {
             let Some(message) = batch.get(*at) else { continue };
             let size = message.payload.len();
             while self.pending.len() >= self.window || (self.bytes > 0 && self.bytes + size > WINDOW_BYTES) {
@@ -284,7 +229,10 @@ impl<'a> Flight<'a> {
                 continue;
             }
             let (channel, exchange, key) = (self.channel, exchange.clone(), key.clone());
-            let properties = envelope::properties(message);
+            let mut properties = envelope::properties(message);
+            if let Some(delay) = delay {
+                properties = properties.with_expiration(delay.millis.to_string().into());
+            }
             let mut confirming = async move {
                 let confirm = channel.basic_publish(exchange, key, MANDATORY, &message.payload, properties);
                 confirm.await?.await
@@ -323,6 +271,7 @@ impl<'a> Flight<'a> {
                 if is_kept {
                     Ok(Sent::Accepted)
                 } else {
+                    self.is_refused = true;
                     Err(refused())
                 }
             }

@@ -43,10 +43,12 @@ async fn should_work_with_the_documented_rights_and_be_denied_without() {
             .unwrap(),
         config: shop.config.clone(),
     };
-    send_all(&app.rabbitmq, &[message("a:0"), message("b:0")]).await;
+    let mut delayed = message("c:0");
+    delayed.deliver_after = Some(std::time::Duration::from_secs(1));
+    send_all(&app.rabbitmq, &[message("a:0"), message("b:0"), delayed]).await;
     let member = app.join().await;
-    assert_eq!(app.rabbitmq.lag(&billing()).await.unwrap(), 2);
-    assert_eq!(work(&*member, 2).await.len(), 2);
+    assert_eq!(app.rabbitmq.lag(&billing()).await.unwrap(), 3);
+    assert_eq!(work(&*member, 3).await.len(), 3);
     member.close().await.unwrap();
 
     // Another namespace is none of its business.

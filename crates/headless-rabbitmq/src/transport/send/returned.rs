@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use headless_abstractions::{Error, ErrorKind, Message, Sent};
 
-use super::{Answers, Going, set, unattended};
+use super::{
+    Answers,
+    plan::{Going, unattended},
+    set,
+};
 use crate::registry::Known;
 
 /// Takes back what was said to be accepted. A message that came back hangs on any confirm of its channel, also on one
@@ -83,6 +87,7 @@ mod tests {
             at,
             exchange: "hl:orders".into(),
             key: "".into(),
+            delay: None,
         });
         (batch.collect(), going.collect(), answers)
     }
