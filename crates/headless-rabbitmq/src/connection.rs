@@ -11,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-use headless_abstractions::{Error, Result};
+use futures::future::BoxFuture;
+use headless_abstractions::{Error, ErrorKind, Result};
 use lapin::{
     Channel, Connection, ConnectionProperties,
     options::{ConfirmSelectOptions, QueueDeclareOptions},
@@ -33,9 +34,14 @@ const BYE: u16 = 200;
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----";
 
+/// Makes connections as the application does.
+pub(crate) type Connect = Arc<dyn Fn() -> BoxFuture<'static, lapin::Result<Connection>> + Send + Sync>;
+
 /// A connection's place: empty at first and when the connection was lost.
 pub(crate) struct Link {
     purpose: &'static str,
+    /// How it is made; `None` when as the settings say.
+    connect: Option<Connect>,
     live: tokio::sync::Mutex<Option<Arc<Live>>>,
 }
 
@@ -51,9 +57,10 @@ pub(crate) struct Live {
 }
 
 impl Link {
-    pub(crate) fn new(purpose: &'static str) -> Self {
+    pub(crate) fn new(purpose: &'static str, connect: Option<Connect>) -> Self {
         Self {
             purpose,
+            connect,
             live: tokio::sync::Mutex::default(),
         }
     }
@@ -66,13 +73,40 @@ impl Link {
         }
         *place = None;
         let live = Arc::new(Live {
-            connection: connect(config, self.purpose).await?,
+            connection: self.connect(config).await?,
             patience: config.call_timeout,
             spare: Mutex::default(),
             talk: tokio::sync::Mutex::default(),
         });
         *place = Some(live.clone());
         Ok(live)
+    }
+
+    async fn connect(&self, config: &RabbitMqConfig) -> Result<Connection> {
+        let connecting = async {
+            match &self.connect {
+                None => connect(config, self.purpose).await,
+                Some(connect) => {
+                    let connection = connect().await.map_err(fault)?;
+                    if !connection.status().connected() {
+                        return Err(Error::new(
+                            ErrorKind::Unavailable,
+                            "the connection that the application made was closed before it was used",
+                        ));
+                    }
+                    Ok(connection)
+                }
+            }
+        };
+        timeout(config.connect_timeout, connecting)
+            .await
+            .unwrap_or_else(|_elapsed| Err(overdue("connect", "connect_timeout")))
+            .map_err(|error| {
+                error
+                    .with_operation("connect")
+                    .with_provider(NAME)
+                    .with_resource(config.endpoint())
+            })
     }
 
     /// Says good-bye, within the call's time-out.
@@ -189,12 +223,9 @@ async fn connect(config: &RabbitMqConfig, purpose: &str) -> Result<Connection> {
     let name = format!("headless {} {purpose}", config.namespace);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let runtime = lapin::runtime::default_runtime().map_err(fault)?;
-    let connecting = Connection::connect_uri_with_config(uri, properties, tls(config)?, runtime);
-    timeout(config.connect_timeout, connecting)
+    Connection::connect_uri_with_config(uri, properties, tls(config)?, runtime)
         .await
-        .map_err(|_elapsed| overdue("connect", "connect_timeout"))?
         .map_err(fault)
-        .map_err(|error| error.with_operation("connect").with_resource(config.endpoint()))
 }
 
 fn tls(config: &RabbitMqConfig) -> Result<OwnedTLSConfig> {

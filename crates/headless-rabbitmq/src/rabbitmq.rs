@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use futures::FutureExt;
 use headless_abstractions::{Error, Result, TopicName};
 use tokio::{
     sync::{OnceCell, Semaphore},
@@ -11,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     RabbitMqConfig,
-    connection::{Link, Live},
+    connection::{Connect, Link, Live},
     error::{NAME, closed, overdue},
     registry::{Known, Registry},
 };
@@ -64,13 +65,60 @@ impl RabbitMq {
     /// # Errors
     /// As [`Self::connect`].
     pub async fn connect_with(config: RabbitMqConfig) -> Result<Self> {
+        Self::open(config, None).await
+    }
+
+    /// As [`Self::connect_with`], on connections that the application makes: with its own way to the server, credentials,
+    /// certificates and names. It is called for each connection of the handle, up to three, and again when one was lost.
+    /// Within `connect_timeout` it has to give one that is open, that is not told to recover by itself
+    /// (`enable_auto_recover`: what is unsettled would silently become somebody else's), and that nobody else closes. The
+    /// handle closes it.
+    ///
+    /// The host of the settings' URL is what the handle says of where it is; who asks and how often both sides show that
+    /// they are there is the connection's.
+    ///
+    /// ```no_run
+    /// use headless_rabbitmq::{RabbitMq, RabbitMqConfig};
+    /// use lapin::{Connection, ConnectionProperties};
+    ///
+    /// # async fn example() -> headless_abstractions::Result<()> {
+    /// let connect = || Connection::connect("amqp://app:secret@rabbit/shop", ConnectionProperties::default());
+    /// let config = RabbitMqConfig::new("amqp://rabbit/shop?namespace=billing")?;
+    /// let rabbitmq = RabbitMq::from_client(connect, config).await?;
+    /// # let _ = rabbitmq;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; `Invalid` for certificates in the settings, which would not be used.
+    pub async fn from_client<F>(
+        connect: impl Fn() -> F + Send + Sync + 'static,
+        config: RabbitMqConfig,
+    ) -> Result<Self>
+    where
+        F: Future<Output = lapin::Result<lapin::Connection>> + Send + 'static,
+    {
+        for (name, file) in [("ca_file", &config.ca_file), ("cert_file", &config.cert_file)] {
+            if file.is_some() {
+                return Err(Error::invalid(format!(
+                    "{name} is of no use with from_client: the application's connections have certificates of their own"
+                ))
+                .with_provider(NAME));
+            }
+        }
+        let connect: Connect = Arc::new(move || connect().boxed());
+        Self::open(config, Some(connect)).await
+    }
+
+    async fn open(config: RabbitMqConfig, connect: Option<Connect>) -> Result<Self> {
         config.validate().map_err(|error| error.with_provider(NAME))?;
         let shared = Shared {
             sends: Arc::new(Semaphore::new(config.publish_channels.get())),
             config,
-            publish: Link::new("publish"),
-            consume: Link::new("consume"),
-            client: Link::new("client"),
+            publish: Link::new("publish", connect.clone()),
+            consume: Link::new("consume", connect.clone()),
+            client: Link::new("client", connect),
             registry: Registry::default(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),

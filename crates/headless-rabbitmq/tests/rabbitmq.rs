@@ -14,6 +14,8 @@ mod delivery_limit;
 mod durable;
 #[path = "rabbitmq/foreign.rs"]
 mod foreign;
+#[path = "rabbitmq/from_client.rs"]
+mod from_client;
 #[path = "rabbitmq/lost.rs"]
 mod lost;
 #[path = "rabbitmq/missing.rs"]
