@@ -26,6 +26,8 @@ RUST_LOG sets what is logged to standard error, as in RUST_LOG=headless=debug; b
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Print every setting that a configuration comes to, and where each came from; nothing is connected to
+    Config(ConfigArgs),
     /// Publish messages through an outbox, handle them with two members, and count what was lost, doubled or overtaken
     Demo(DemoArgs),
     /// Look at dead letters, count, edit, redrive and discard them
@@ -37,6 +39,18 @@ pub(crate) enum Command {
     Migrate(MigrateArgs),
     /// Publish one message, or each line of a file
     Publish(PublishArgs),
+}
+
+/// The arguments of `config`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// A configuration in TOML; may be repeated, a later one goes before an earlier one. Without it, the file that the
+    /// variable HEADLESS__CONFIG names. Variables as HEADLESS__RELAY__BATCH go before both
+    #[arg(long = "file", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Print a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What the messages of the demo are made from.

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cli;
+mod config;
 mod dead;
 mod demo;
 mod input;
@@ -52,6 +53,7 @@ fn run(command: Command) -> Result<ExitCode> {
     let tokio = tokio::runtime::Runtime::new()?;
     let code = tokio.block_on(async {
         match command {
+            Command::Config(args) => config::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Dead(args) => dead::run(&args).await.map(|answer| match answer {
                 dead::Answer::Whole => ExitCode::SUCCESS,
                 dead::Answer::InPart => ExitCode::from(IN_PART),

@@ -105,11 +105,24 @@ impl Plan {
         self.problems.push(problem.into());
     }
 
+    /// Checks the plan while its store and its transport are still to be connected to: what only they can answer is left
+    /// to [`Messaging::start`](crate::Messaging::start). `store` and `transport` say which of them will be there.
+    ///
+    /// # Errors
+    /// `Invalid`, with every problem on a line of its own.
+    pub fn check_before_connecting(&self, store: bool, transport: bool) -> Result<()> {
+        self.check_with(Expected { store, transport }).map(drop)
+    }
+
     /// Checks the plan as a whole.
     ///
     /// # Errors
     /// `Invalid`, with every problem on a line of its own.
     pub(crate) fn check(&self) -> Result<Checked> {
+        self.check_with(Expected::default())
+    }
+
+    fn check_with(&self, expected: Expected) -> Result<Checked> {
         let mut problems = Problems(self.problems.clone());
         let topics = self.checked_topics(&mut problems);
         let transport = self.transport.as_ref().map(|transport| transport.info());
@@ -125,7 +138,7 @@ impl Plan {
                 ));
                 continue;
             }
-            if let Some(group) = self.checked_group(consumer, &topics, transport.as_ref(), &mut problems) {
+            if let Some(group) = self.checked_group(consumer, &topics, expected, &mut problems) {
                 groups.push(group);
             }
         }
@@ -184,7 +197,7 @@ impl Plan {
         &self,
         consumer: &Consumer,
         topics: &Topics,
-        transport: Option<&TransportInfo>,
+        expected: Expected,
         problems: &mut Problems,
     ) -> Option<CheckedGroup> {
         let what = format!("group {:?}", consumer.group);
@@ -192,7 +205,7 @@ impl Plan {
         for problem in consumer.settings.problems() {
             problems.add(format!("{what}: {problem}"));
         }
-        if transport.is_none() {
+        if self.transport.is_none() && !expected.transport {
             problems.add(format!(
                 "{what}: a consumer needs a transport, add .transport(..)"
             ));
@@ -233,7 +246,10 @@ impl Plan {
                 "{what} is ordered_by_key, and none of its topics is declared ordered: add .topic::<..>(Ordered::partitions(..))"
             ));
         }
-        let has_inbox = self.store.as_ref().is_some_and(|store| store.inbox.is_some());
+        let has_inbox = match &self.store {
+            Some(store) => store.inbox.is_some(),
+            None => expected.store,
+        };
         let form = consumer.settings.inbox.unwrap_or(if has_inbox {
             Inbox::Transactional
         } else {
@@ -259,6 +275,13 @@ impl Plan {
             consumer: consumer.clone(),
         })
     }
+}
+
+/// Which parts are still to be connected to.
+#[derive(Clone, Copy, Default)]
+struct Expected {
+    store: bool,
+    transport: bool,
 }
 
 /// What the transport must be able to do for this topology.

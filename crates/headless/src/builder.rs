@@ -10,10 +10,17 @@ use headless_messaging::{
 use tokio::runtime::Handle;
 
 use crate::{
-    AnyStore, AnyTransport, Preset, Runtime, Setting, Source, node, runtime::Parts, settings::Settings,
+    AnyStore, AnyTransport, Config, Preset, Providers, Runtime, Source, node,
+    runtime::Parts,
+    settings::{Given, Settings},
 };
 
-/// Where everything begins: [`Headless::builder`].
+mod connect;
+mod explain;
+
+pub(crate) use connect::Configured;
+
+/// Where everything begins: [`Headless::builder`], or [`Headless::from_config`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Headless;
@@ -21,20 +28,16 @@ pub struct Headless;
 impl Headless {
     /// A builder of the runtime of this service. The name is checked at start-up.
     pub fn builder(service: impl Into<String>) -> Builder {
-        Builder {
-            service: service.into(),
-            node: None,
-            environment: None,
-            store: None,
-            transport: None,
-            state: State::new(),
-            codecs: Codecs::new(),
-            codec: Source::Default,
-            topics: Vec::new(),
-            consumers: Vec::new(),
-            settings: Settings::default(),
-            problems: Vec::new(),
-        }
+        Builder::new(Some(Given::new(service.into(), Source::Builder)))
+    }
+
+    /// A builder as [`builder`](Self::builder) makes one, with everything that a configuration sets: the service's name,
+    /// store and transport by their URLs, topics, preset and settings. What it is given in code afterwards goes before
+    /// them. Handlers are code, and so are the settings of their groups.
+    pub fn from_config(config: &Config) -> Builder {
+        let mut builder = Builder::new(None);
+        config.apply(&mut builder);
+        builder
     }
 }
 
@@ -62,18 +65,21 @@ impl Headless {
 #[derive(Debug)]
 #[must_use = "nothing runs before `start`"]
 pub struct Builder {
-    service: String,
-    node: Option<String>,
+    /// `None` where a configuration does not name it, which is a problem then.
+    pub(crate) service: Option<Given<String>>,
+    pub(crate) node: Option<Given<String>>,
     environment: Option<Environment>,
     store: Option<StoreParts>,
     transport: Option<Arc<dyn Transport>>,
+    pub(crate) configured: Configured,
+    providers: Providers,
     state: State,
     codecs: Codecs,
     codec: Source,
     topics: Vec<Topic>,
     consumers: Vec<Consumer>,
     pub(crate) settings: Settings,
-    problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -81,9 +87,29 @@ struct Topic {
     name: String,
     order: Ordered,
     required: bool,
+    source: Source,
 }
 
 impl Builder {
+    fn new(service: Option<Given<String>>) -> Self {
+        Self {
+            service,
+            node: None,
+            environment: None,
+            store: None,
+            transport: None,
+            configured: Configured::default(),
+            providers: Providers::builtin(),
+            state: State::new(),
+            codecs: Codecs::new(),
+            codec: Source::Default,
+            topics: Vec::new(),
+            consumers: Vec::new(),
+            settings: Settings::default(),
+            problems: Vec::new(),
+        }
+    }
+
     /// With every part that this store has. Handlers and [`Runtime::begin`] then find it by its type.
     pub fn store<S: Store>(self, store: &S) -> Self {
         self.any_store(&AnyStore::new(store))
@@ -129,8 +155,9 @@ impl Builder {
     }
 
     /// Declares a topic by its name.
-    pub fn topic_named(self, name: impl Into<String>, order: Ordered) -> Self {
-        self.declare(name.into(), order, false)
+    pub fn topic_named(mut self, name: impl Into<String>, order: Ordered) -> Self {
+        self.declare(name.into(), order, false, Source::Builder);
+        self
     }
 
     /// Declares the topic of an event, and makes a message that no group takes an error instead of `Unrouted`.
@@ -139,8 +166,9 @@ impl Builder {
     }
 
     /// As [`required_topic`](Self::required_topic), by its name.
-    pub fn required_topic_named(self, name: impl Into<String>, order: Ordered) -> Self {
-        self.declare(name.into(), order, true)
+    pub fn required_topic_named(mut self, name: impl Into<String>, order: Ordered) -> Self {
+        self.declare(name.into(), order, true, Source::Builder);
+        self
     }
 
     /// With this consumer: the handlers of a group.
@@ -165,12 +193,19 @@ impl Builder {
     /// With the defaults of this preset. What the builder is given by itself stays.
     pub fn preset(mut self, preset: Preset) -> Self {
         self.settings.preset = preset;
+        self.settings.preset_source = Source::Builder;
         self
     }
 
     /// What people call this node, at most 100 bytes. Default: the host's name and the process id.
     pub fn node(mut self, label: impl Into<String>) -> Self {
-        self.node = Some(label.into());
+        self.node = Some(Given::new(label.into(), Source::Builder));
+        self
+    }
+
+    /// Finds the store and the transport of a [`Config`] among these. Default [`Providers::builtin`].
+    pub fn providers(mut self, providers: Providers) -> Self {
+        self.providers = providers;
         self
     }
 
@@ -181,7 +216,28 @@ impl Builder {
         self
     }
 
-    /// Checks everything, then starts: topics and groups are declared, then the relay runs, then the consumers.
+    /// Checks what can be known without a connection: everything that is given in code and in a configuration. What it
+    /// refuses, [`start`](Self::start) refuses too, before it connects.
+    ///
+    /// # Errors
+    /// `Invalid` with every problem, each with what it is about and, where a configuration says it, with its place.
+    pub fn check(&self) -> Result<()> {
+        // Nothing is started from this plan: whatever its environment is, it stays unused.
+        let environment = match &self.environment {
+            Some(environment) => environment.clone(),
+            None => {
+                let none = Spawner::new(work()?, work()?);
+                Environment::system(none, self.label())
+            }
+        };
+        self.plan(&environment).check_before_connecting(
+            self.configured.store.is_some(),
+            self.configured.transport.is_some(),
+        )
+    }
+
+    /// Checks everything, then starts: the store and the transport of a configuration are connected to, topics and groups
+    /// are declared, then the relay runs, then the consumers.
     ///
     /// Work runs on the tokio runtime of the caller; renewals and time-outs on a thread of their own.
     ///
@@ -191,37 +247,29 @@ impl Builder {
     ///
     /// # Cancel safety
     /// Dropping the future may leave topics and groups declared; nothing runs.
-    pub async fn start(self) -> Result<Runtime> {
-        let problems = self.problems();
-        let node = self.node.clone().unwrap_or_else(node::default_label);
-        let explained = self.explain(&node);
-        let (environment, control) = match self.environment {
-            Some(environment) => (environment, None),
+    pub async fn start(mut self) -> Result<Runtime> {
+        let label = self.label();
+        let (environment, control) = match &self.environment {
+            Some(environment) => (environment.clone(), None),
             None => {
                 let control = control()?;
                 let spawner = Spawner::new(work()?, control.handle().clone());
-                (Environment::system(spawner, node), Some(control))
+                (Environment::system(spawner, label), Some(control))
             }
         };
-        tracing::info!(service = %self.service, node = %environment.node, "starting");
-        let mut plan = Plan::new(environment.clone());
-        plan.store.clone_from(&self.store);
-        plan.transport.clone_from(&self.transport);
-        plan.state = self.state.clone();
-        plan.codecs = self.codecs;
-        for topic in self.topics {
-            plan.topic_named(topic.name, topic.order, topic.required);
+        if self.configured.is_any() {
+            self.plan(&environment).check_before_connecting(
+                self.configured.store.is_some(),
+                self.configured.transport.is_some(),
+            )?;
+            self.connect().await?;
         }
-        for consumer in self.consumers {
-            plan.consumer(consumer);
-        }
-        configure(&mut plan, &self.settings);
-        for problem in problems {
-            plan.problem(problem);
-        }
-        let messaging = Messaging::start(plan).await?;
+        let explained = self.explain_of(&environment.node);
+        let service = self.service.as_ref().map_or("", |service| &*service.value);
+        tracing::info!(service, node = %environment.node, "starting");
+        let messaging = Messaging::start(self.plan(&environment)).await?;
         Ok(Runtime::new(Parts {
-            service: self.service.into(),
+            service: service.into(),
             messaging,
             environment,
             state: self.state,
@@ -233,53 +281,57 @@ impl Builder {
         }))
     }
 
-    fn declare(mut self, name: String, order: Ordered, required: bool) -> Self {
+    /// What is to be done, and every problem that is known so far.
+    fn plan(&self, environment: &Environment) -> Plan {
+        let mut plan = Plan::new(environment.clone());
+        plan.store.clone_from(&self.store);
+        plan.transport.clone_from(&self.transport);
+        plan.state = self.state.clone();
+        plan.codecs = self.codecs.clone();
+        for topic in &self.topics {
+            plan.topic_named(topic.name.clone(), topic.order, topic.required);
+        }
+        for consumer in &self.consumers {
+            plan.consumer(consumer.clone());
+        }
+        let of_settings = self.settings.problems();
+        // What is out of its bounds is reported with its place, and not once more by the part that it is for.
+        if of_settings.is_empty() {
+            configure(&mut plan, &self.settings);
+        }
+        for problem in self.problems().into_iter().chain(of_settings) {
+            plan.problem(problem);
+        }
+        plan
+    }
+
+    fn label(&self) -> String {
+        match &self.node {
+            Some(node) => node.value.clone(),
+            None => node::default_label(),
+        }
+    }
+
+    pub(crate) fn declare(&mut self, name: String, order: Ordered, required: bool, source: Source) {
         self.topics.push(Topic {
             name,
             order,
             required,
+            source,
         });
-        self
     }
 
     /// What is wrong with what the builder itself was given; the plan finds the rest.
     fn problems(&self) -> Vec<String> {
         let mut problems = self.problems.clone();
-        problems.extend(label_problem("the service name", &self.service));
-        problems.extend(
-            self.node
-                .as_deref()
-                .and_then(|node| label_problem("the node's label", node)),
-        );
-        problems.extend(self.settings.problems());
+        for (what, label) in [
+            ("the service name", &self.service),
+            ("the node's label", &self.node),
+        ] {
+            problems.extend(label.as_ref().and_then(|label| label_problem(what, label)));
+        }
+        problems.extend(self.configured_problems());
         problems
-    }
-
-    fn explain(&self, node: &str) -> Vec<Setting> {
-        let given = |given: bool| if given { Source::Builder } else { Source::Default };
-        let (node, named) = match &self.environment {
-            Some(environment) => (&*environment.node, true),
-            None => (node, self.node.is_some()),
-        };
-        let part = |part: Option<(&str, &str)>| match part {
-            Some((name, endpoint)) => format!("{name} at {endpoint}"),
-            None => "none".to_owned(),
-        };
-        let store = self
-            .store
-            .as_ref()
-            .map(|store| (store.info.name, &*store.info.endpoint));
-        let transport = self.transport.as_ref().map(|transport| transport.info());
-        let transport = transport.as_ref().map(|info| (info.name, &*info.endpoint));
-        let mut settings = vec![
-            Setting::new("service", &*self.service, Source::Builder),
-            Setting::new("node", node, given(named)),
-            Setting::new("store", part(store), given(store.is_some())),
-            Setting::new("transport", part(transport), given(transport.is_some())),
-            Setting::new("codec", self.codecs.writer().content_type(), self.codec),
-        ];
-        settings.extend(self.settings.explain());
-        settings
     }
 }
 
@@ -301,14 +353,18 @@ fn configure(plan: &mut Plan, settings: &Settings) {
         .with_dead_letters(settings.keep_dead_letters());
 }
 
-fn label_problem(what: &str, label: &str) -> Option<String> {
+fn label_problem(what: &str, label: &Given<String>) -> Option<String> {
     const MOST: usize = 100;
+    let (place, label) = (label.source.place(), &*label.value);
     if label.is_empty() {
-        Some(format!("{what} is empty"))
+        Some(format!("{what}{place} is empty"))
     } else if label.len() > MOST {
-        Some(format!("{what} is {} bytes, the limit is {MOST}", label.len()))
+        Some(format!(
+            "{what}{place} is {} bytes, the limit is {MOST}",
+            label.len()
+        ))
     } else if label.chars().any(char::is_control) {
-        Some(format!("{what} {label:?} has a control character"))
+        Some(format!("{what}{place} {label:?} has a control character"))
     } else {
         None
     }

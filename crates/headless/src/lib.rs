@@ -7,6 +7,8 @@
 //! - Publish by itself: [`Runtime::publisher`].
 //! - Handle: [`Consumer::on`] with an async function of an [`Event`] and a [`Context`].
 //!
+//! What an operator sets is a [`Config`]: TOML and variables, for [`Headless::from_config`].
+//!
 //! The README has a quickstart. Settings and their defaults are in `docs/settings.md`, the guarantees in
 //! `docs/guarantees.md`.
 //!
@@ -19,6 +21,7 @@
 //! Who writes a provider depends on `headless-abstractions` instead of this crate.
 
 mod builder;
+mod config;
 #[cfg(all(doctest, feature = "memory"))]
 mod doc_tests;
 mod node;
@@ -33,6 +36,7 @@ mod settings;
 pub mod testing;
 
 pub use builder::{Builder, Headless};
+pub use config::Config;
 pub use headless_abstractions::{
     Change, ContentType, CorrelationId, Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter,
     DeadLetterStats, DeadLetterTally, Edit, Edited, Error, ErrorKind, Failure, FailureCause, GroupName,

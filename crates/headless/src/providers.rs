@@ -114,6 +114,14 @@ impl Providers {
         }
     }
 
+    /// Refuses a scheme that is unknown or not compiled in.
+    pub(crate) fn check(&self, url: &ProviderUrl) -> Result<()> {
+        match self.factories.contains_key(url.scheme()) {
+            true => Ok(()),
+            false => Err(self.missing(url)),
+        }
+    }
+
     fn missing(&self, url: &ProviderUrl) -> Error {
         let scheme = url.scheme();
         let known = self

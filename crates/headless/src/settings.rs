@@ -1,70 +1,21 @@
 //! Every setting of a runtime: its name, its default under each preset, and where its value came from.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use headless_core::Backoff;
 
 use crate::{Builder, Preset};
 
 mod effective;
+mod read;
 mod show;
+mod source;
 
 pub(crate) use effective::show_effective;
+pub(crate) use read::{Read, Written};
 use show::Show;
-
-/// Where the value of a setting came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Source {
-    /// The default that every preset shares, or that of [`Preset::Production`].
-    Default,
-    /// The default of the chosen preset, where that differs.
-    Preset(Preset),
-    /// The builder was given it.
-    Builder,
-    /// It takes the place of what was given or is the default: the store's pulse looks, and this is for wake-ups that
-    /// are lost.
-    SafetyNet,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::Preset(preset) => write!(f, "preset {preset}"),
-            Self::Builder => f.write_str("builder"),
-            Self::SafetyNet => f.write_str("safety net beside the pulse"),
-        }
-    }
-}
-
-/// A setting as it is in effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Setting {
-    /// Its name: `relay.batch`.
-    pub name: String,
-    /// Its value, as people write it: `30 s`.
-    pub value: String,
-    /// Where it came from.
-    pub source: Source,
-}
-
-impl Setting {
-    pub(crate) fn new(name: impl Into<String>, value: impl Into<String>, source: Source) -> Self {
-        Self {
-            name: name.into(),
-            value: value.into(),
-            source,
-        }
-    }
-}
-
-impl fmt::Display for Setting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {} ({})", self.name, self.value, self.source)
-    }
-}
+pub(crate) use source::Given;
+pub use source::{Setting, Source};
 
 macro_rules! default_of {
     ($preset:expr, $default:expr) => {
@@ -83,27 +34,55 @@ macro_rules! default_of {
 macro_rules! settings {
     ($(
         $(#[doc = $doc:literal])+
-        $name:literal, $field:ident: $type:ty = $default:expr $(, development $development:expr)?;
+        $name:literal, $field:ident: $type:ty = $default:expr
+            $(, development $development:expr)? $(, least $least:expr)?;
     )*) => {
+        /// The name of every setting, in the order of the table.
+        pub(crate) const NAMES: &[&str] = &[$($name),*];
+
         /// What the builder was given; `None` leaves the default.
         #[derive(Clone, Debug, Default)]
         pub(crate) struct Settings {
             pub(crate) preset: Preset,
-            $($field: Option<$type>,)*
+            pub(crate) preset_source: Source,
+            $($field: Option<Given<$type>>,)*
         }
 
         impl Settings {
             $(pub(crate) fn $field(&self) -> $type {
-                self.$field.unwrap_or(default_of!(self.preset, $default $(, $development)?))
+                match &self.$field {
+                    Some(given) => given.value,
+                    None => default_of!(self.preset, $default $(, $development)?),
+                }
             })*
+
+            /// Sets the one of this name; `None` when there is none.
+            ///
+            /// # Errors
+            /// What is wrong with the value, to be read on from the setting's name.
+            pub(crate) fn set(&mut self, name: &str, written: &Written, source: Source) -> Option<Result<(), String>> {
+                Some(match name {
+                    $($name => <$type>::read(written).map(|value| self.$field = Some(Given::new(value, source))),)*
+                    _ => return None,
+                })
+            }
+
+            /// What is out of its bounds, each with the setting, where it was given, and the bound.
+            pub(crate) fn problems(&self) -> Vec<String> {
+                let mut problems = Vec::new();
+                $($(if let Some(given) = &self.$field {
+                    problems.extend(under($name, given, &$least));
+                })?)*
+                problems
+            }
 
             /// Every setting, in the order of the table.
             pub(crate) fn explain(&self) -> Vec<Setting> {
                 vec![$({
                     let [shared, preset]: [$type; 2] =
                         [$default, default_of!(self.preset, $default $(, $development)?)];
-                    let source = match self.$field {
-                        Some(_) => Source::Builder,
+                    let source = match &self.$field {
+                        Some(given) => given.source.clone(),
                         None if preset != shared => Source::Preset(self.preset),
                         None => Source::Default,
                     };
@@ -124,7 +103,7 @@ macro_rules! settings {
                 $(#[doc = $doc])+
                 #[doc = concat!("\n\nSetting `", $name, "`.")]
                 pub fn $field(mut self, value: $type) -> Self {
-                    self.settings.$field = Some(value);
+                    self.settings.$field = Some(Given::new(value, Source::Builder));
                     self
                 }
             )*
@@ -133,66 +112,46 @@ macro_rules! settings {
 }
 
 const DAY: Duration = Duration::from_hours(24);
+/// The least of what loops wait.
+const LEAST: Duration = Duration::from_millis(10);
 
 settings! {
     /// The longest time that handlers have to end after a signal.
     "shutdown.timeout", shutdown_timeout: Duration = Duration::from_secs(30), development Duration::from_secs(5);
     /// The largest encoded payload in bytes, where the transport's own limit is not smaller.
-    "publish.max_payload", max_payload: usize = 1024 * 1024;
+    "publish.max_payload", max_payload: usize = 1024 * 1024, least 1;
     /// Whether this process relays the outbox. Any number of processes may.
     "relay.enabled", relays: bool = true;
     /// The most messages of one claim and one send.
-    "relay.batch", relay_batch: usize = 100;
+    "relay.batch", relay_batch: usize = 100, least 1;
     /// How long claimed messages are held without renewal.
-    "relay.lease", relay_lease: Duration = Duration::from_secs(30);
+    "relay.lease", relay_lease: Duration = Duration::from_secs(30), least LEAST;
     /// The longest time between two looks into the outbox, for wake-ups that were lost, where the store has no pulse to look.
-    "relay.poll", relay_poll: Duration = Duration::from_secs(1), development Duration::from_millis(200);
+    "relay.poll", relay_poll: Duration = Duration::from_secs(1), development Duration::from_millis(200), least LEAST;
     /// How often a message that the transport refuses is tried before it becomes a dead letter.
-    "relay.attempts", relay_attempts: u32 = 5;
+    "relay.attempts", relay_attempts: u32 = 5, least 1;
     /// How long to wait between these attempts: up to the first time, doubled each time up to the second.
     "relay.backoff", relay_backoff: Backoff = Backoff::exponential(Duration::from_secs(1), Duration::from_mins(1));
     /// How often an idle node asks its store what is due, when nothing is due sooner.
-    "pulse.interval", pulse_interval: Duration = Duration::from_secs(1), development Duration::from_millis(200);
+    "pulse.interval", pulse_interval: Duration = Duration::from_secs(1), development Duration::from_millis(200), least LEAST;
     /// The longest time between two rounds of removing what is over.
-    "purge.interval", purge_interval: Duration = Duration::from_mins(1);
+    "purge.interval", purge_interval: Duration = Duration::from_mins(1), least LEAST;
     /// The most rows that one statement removes.
-    "purge.batch", purge_batch: usize = 1_000;
+    "purge.batch", purge_batch: usize = 1_000, least 1;
     /// How long the inbox knows what it has processed: a replay of anything older is processed again.
-    "keep.marks", keep_marks: Duration = 7 * DAY;
+    "keep.marks", keep_marks: Duration = 7 * DAY, least LEAST;
     /// How long sent messages are kept, where the outbox keeps a history.
     "keep.outbox_history", keep_outbox_history: Duration = 7 * DAY;
     /// How long dead letters are kept.
     "keep.dead_letters", keep_dead_letters: Duration = 30 * DAY;
 }
 
-impl Settings {
-    /// What is wrong, each with the setting and its bound. Those of the relay are checked with the plan.
-    pub(crate) fn problems(&self) -> Vec<String> {
-        const LEAST: Duration = Duration::from_millis(10);
-        let mut problems = Vec::new();
-        for (name, value) in [
-            ("pulse.interval", self.pulse_interval()),
-            ("purge.interval", self.purge_interval()),
-            ("keep.marks", self.keep_marks()),
-        ] {
-            if value < LEAST {
-                problems.push(format!(
-                    "{name} is {}, the least is {}",
-                    value.show(),
-                    LEAST.show()
-                ));
-            }
-        }
-        for (name, value) in [
-            ("publish.max_payload", self.max_payload()),
-            ("purge.batch", self.purge_batch()),
-        ] {
-            if value == 0 {
-                problems.push(format!("{name} is 0, the least is 1"));
-            }
-        }
-        problems
-    }
+/// Says that a value is under the least that it may be.
+fn under<T: Show + PartialOrd>(name: &str, given: &Given<T>, least: &T) -> Option<String> {
+    (given.value < *least).then(|| {
+        let (value, least, place) = (given.value.show(), least.show(), given.source.place());
+        format!("{name} is {value}{place}, the least is {least}")
+    })
 }
 
 #[cfg(test)]
@@ -237,7 +196,7 @@ mod tests {
     fn should_say_where_each_value_came_from_when_asked() {
         let settings = Settings {
             preset: Preset::Development,
-            relay_batch: Some(100),
+            relay_batch: Some(Given::new(100, Source::Builder)),
             ..Settings::default()
         };
         let lines: Vec<String> = settings.explain().iter().map(ToString::to_string).collect();

@@ -11,7 +11,7 @@ use url::Url;
 pub struct ProviderUrl(Url);
 
 impl ProviderUrl {
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         match Url::parse(text) {
             Ok(url) => Ok(Self(url)),
             // The text itself stays out of the error: it may hold a password.
@@ -32,6 +32,17 @@ impl ProviderUrl {
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// Whether there is a password in it, where a URL has one or in its query.
+    pub(crate) fn has_password(&self) -> bool {
+        self.0.password().is_some() || self.0.query_pairs().any(|(name, _)| name == "password")
+    }
+
+    /// Puts a password in, as it is; `false` when a URL of this form takes none.
+    pub(crate) fn set_password(&mut self, password: &str) -> bool {
+        // What else has a meaning in a URL is encoded there; a percent sign is taken for one that encodes already.
+        self.0.set_password(Some(&password.replace('%', "%25"))).is_ok()
     }
 
     /// What follows the scheme in a URL without `//`: `name` of `memory:name`.
