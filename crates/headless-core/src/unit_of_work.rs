@@ -8,7 +8,7 @@ use std::{
 
 use headless_abstractions::{Error, ErrorKind, OwnedTx, Result, StoreTx, TopicName};
 
-use crate::{State, Wakeups, WorkProgress, WorkSlot};
+use crate::{CrashPoint, State, Wakeups, WorkProgress, WorkSlot};
 
 /// Everything that must commit together: the user's own statements, published messages, processed marks.
 ///
@@ -149,8 +149,17 @@ impl<Tx: OwnedTx + 'static> UnitOfWork<Tx> {
                 slot.set(progress);
             }
         };
+        let (before, after) = match slot {
+            None => (CrashPoint::WorkCommitting, CrashPoint::WorkCommitted),
+            Some(_) => (CrashPoint::HandlerCommitting, CrashPoint::HandlerCommitted),
+        };
         progress(WorkProgress::Committing);
-        match Box::new(tx).commit().await {
+        let committed = async {
+            before.reach()?;
+            Box::new(tx).commit().await?;
+            after.reach()
+        };
+        match committed.await {
             Ok(()) => {
                 progress(WorkProgress::Committed);
                 self.wake.take().wake();

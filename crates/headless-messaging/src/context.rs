@@ -9,7 +9,7 @@ use std::{
 use headless_abstractions::{
     Arrival, Error, Failure, GroupName, Hold, Marked, Message, MessageId, Redelivery, Result, Store, StoreId,
 };
-use headless_core::{HandlerError, State, UnitOfWork, Wakeups, WorkSlot};
+use headless_core::{CrashPoint, HandlerError, State, UnitOfWork, Wakeups, WorkSlot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -122,6 +122,7 @@ impl CallContext {
             // It may hold the rows that are to be marked.
             given_up.rollback().await?;
         }
+        CrashPoint::HandlerBeginning.reach()?;
         let state = self.state.clone().with(self.publisher.outgoing().clone());
         let unmarked = planted!(self.planted, MarkAfterCommit);
         let tx = if unmarked {
@@ -135,7 +136,13 @@ impl CallContext {
             reservation.use_up();
             return Ok(work);
         }
-        let marked = match headless_abstractions::StoreTx::mark_processed(&mut *work, &self.marks).await {
+        let mark = async {
+            let marked = headless_abstractions::StoreTx::mark_processed(&mut *work, &self.marks).await?;
+            CrashPoint::HandlerMarked.reach()?;
+            Ok(marked)
+        };
+        let marked: Result<Vec<Marked>> = mark.await;
+        let marked = match marked {
             Ok(marked) => marked,
             Err(error) => {
                 if let Err(error) = work.rollback().await {

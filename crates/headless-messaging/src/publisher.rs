@@ -9,7 +9,7 @@ use std::sync::Arc;
 use headless_abstractions::{
     Appended, Error, ErrorKind, Message, MessageId, OutboxStore, Result, Sent, TopicName, Transport,
 };
-use headless_core::{Event, Wakeups, metric};
+use headless_core::{CrashPoint, Event, Wakeups, metric};
 use serde::Serialize;
 
 pub use builder::MessageBuilder;
@@ -226,7 +226,14 @@ impl Publisher {
     }
 
     async fn store(&self, outbox: &dyn OutboxStore, batch: &[Message]) -> Vec<Result<Published>> {
-        match outbox.append(batch).await {
+        let append = async {
+            CrashPoint::OutboxAppending.reach()?;
+            let appended = outbox.append(batch).await?;
+            CrashPoint::OutboxAppended.reach()?;
+            Ok(appended)
+        };
+        let appended: Result<Vec<Appended>> = append.await;
+        match appended {
             Ok(appended) => {
                 self.wakeups.outbox().wake();
                 count_by_topic(metric::PUBLISHED, taken(batch, &appended));

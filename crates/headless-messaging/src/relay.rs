@@ -15,7 +15,7 @@ use headless_abstractions::{
     Claim, ClaimOutbox, Error, ErrorKind, InFlight, Message, OutboxRow, OutboxStore, Result, Sent, Settled,
     Transport,
 };
-use headless_core::{Backoff, Environment, Next, TaskSpec, metric};
+use headless_core::{Backoff, CrashPoint, Environment, Next, TaskSpec, metric};
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -208,8 +208,14 @@ impl Relay {
             .claim(&request)
             .await
             .map_err(|error| error.with_operation("claim from the outbox"))?;
+        if !pending.is_empty() {
+            CrashPoint::RelayMarked.reach()?;
+        }
         pending.clear();
         note_lost("acknowledge", &claimed.acked);
+        if !claimed.rows.is_empty() {
+            CrashPoint::RelayClaimed.reach()?;
+        }
         Ok(claimed.rows)
     }
 
@@ -219,6 +225,7 @@ impl Relay {
         }
         let owner = self.shared.environment.owner;
         let settled = self.shared.outbox.ack(owner, pending).await?;
+        CrashPoint::RelayMarked.reach()?;
         pending.clear();
         note_lost("acknowledge", &settled);
         Ok(())
@@ -240,8 +247,10 @@ impl Relay {
             .map(|row| ((row.claim, row.attempts), row.message))
             .unzip();
         let renewal = lease.keep(tickets.iter().map(|(claim, _)| *claim).collect());
+        CrashPoint::RelaySending.reach()?;
         let answers = self.send(&messages).await;
         drop(renewal);
+        CrashPoint::RelaySent.reach()?;
 
         let batch = Batch::judge(&tickets, &messages, answers);
         batch.count();

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use headless_abstractions::{Admission, Claim, Failure, Hold, InboxParts, Marked, Redelivery};
-use headless_core::WorkProgress;
+use headless_abstractions::{Admission, Claim, Failure, Hold, InboxParts, Marked, Redelivery, Result};
+use headless_core::{CrashPoint, WorkProgress};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -122,7 +122,14 @@ impl<'a> Batch<'a> {
             .collect();
         let (owner, lease) = (self.group.environment.owner, self.group.settings.lease);
         let asked_at = self.group.environment.clock.monotonic();
-        let answers = match store.inbox.admit(owner, lease, &arrivals).await {
+        let admit = async {
+            CrashPoint::InboxAdmitting.reach()?;
+            let answers = store.inbox.admit(owner, lease, &arrivals).await?;
+            CrashPoint::InboxAdmitted.reach()?;
+            Ok(answers)
+        };
+        let admitted: Result<Vec<Admission>> = admit.await;
+        let answers = match admitted {
             Ok(answers) => answers,
             Err(error) => {
                 tracing::warn!(group = %self.group.name, %error, "admitting a batch failed; its messages go alone");
@@ -248,7 +255,14 @@ impl<'a> Batch<'a> {
                 )
             })
             .collect();
-        match store.inbox.mark(&marks).await {
+        let mark = async {
+            CrashPoint::InboxMarking.reach()?;
+            let answers = store.inbox.mark(&marks).await?;
+            CrashPoint::InboxMarked.reach()?;
+            Ok(answers)
+        };
+        let marked: Result<Vec<Marked>> = mark.await;
+        match marked {
             Ok(marked) => {
                 for (at, mark) in going.iter().zip(marked) {
                     match mark {

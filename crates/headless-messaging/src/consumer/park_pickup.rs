@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
 use headless_abstractions::{Abandon, Claim, ClaimParked, InboxParts, ParkedRow, Result, TopicName};
-use headless_core::{Next, panic_message};
+use headless_core::{CrashPoint, Next, panic_message};
 
 use crate::consumer::{
     group::{Group, Topic},
@@ -38,7 +38,11 @@ pub(crate) async fn pick_up(group: Arc<Group>, store: InboxParts) -> Result<Next
     let request =
         ClaimParked::new(owner, group.name.clone(), limit, group.settings.lease).with_except_topics(except);
     let asked_at = group.environment.clock.monotonic();
+    CrashPoint::ParkClaiming.reach()?;
     let rows = store.parked.claim(&request).await?;
+    if !rows.is_empty() {
+        CrashPoint::ParkClaimed.reach()?;
+    }
     let next = if rows.len() >= limit {
         Next::Again
     } else {

@@ -6,7 +6,7 @@ use headless_abstractions::{
     Admission, AttemptUse, Bury, Claim, Failure, FailureCause, Hold, InboxParts, InboxState, Marked, Park,
     Parked, Result,
 };
-use headless_core::{Backoff, Verdict};
+use headless_core::{Backoff, CrashPoint, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -155,7 +155,9 @@ impl<'a> Process<'a> {
             .insist("admit", || async {
                 // Of the try that succeeds: the lease is counted from no earlier one.
                 let asked_at = clock.monotonic();
+                CrashPoint::InboxAdmitting.reach()?;
                 let answers = store.inbox.admit(owner, lease, &arrivals).await?;
+                CrashPoint::InboxAdmitted.reach()?;
                 Ok((answers, asked_at))
             })
             .await?;
@@ -308,7 +310,13 @@ impl<'a> Process<'a> {
     /// Marks what succeeded without a unit of work.
     async fn mark(&mut self, store: &InboxParts) -> Stoppable<Step> {
         let marks = [(self.item.arrival.clone(), self.item.hold)];
-        let answers = self.insist("mark", || store.inbox.mark(&marks)).await?;
+        let mark = || async {
+            CrashPoint::InboxMarking.reach()?;
+            let answers = store.inbox.mark(&marks).await?;
+            CrashPoint::InboxMarked.reach()?;
+            Ok(answers)
+        };
+        let answers = self.insist("mark", mark).await?;
         match answers.first().copied().unwrap_or(Marked::LeaseLost) {
             Marked::Now => Ok(Step::End(self.handled())),
             answer => self.refused(store, answer).await,
@@ -392,7 +400,13 @@ impl<'a> Process<'a> {
         let topic = self.topic;
         let mut without_room = None;
         loop {
-            let answers = self.insist("park", || store.parked.park(&parks, limits)).await?;
+            let park = || async {
+                CrashPoint::InboxParking.reach()?;
+                let answers = store.parked.park(&parks, limits).await?;
+                CrashPoint::InboxParked.reach()?;
+                Ok(answers)
+            };
+            let answers = self.insist("park", park).await?;
             match answers.first().copied().unwrap_or(Parked::LeaseLost) {
                 Parked::Now => {
                     self.topic.remember_parked(&self.item.arrival);
@@ -442,7 +456,13 @@ impl<'a> Process<'a> {
     async fn bury(&mut self, store: &InboxParts) -> Stoppable<Step> {
         let (message, arrival) = (self.item.message.clone(), self.item.arrival.clone());
         let burials = [Bury::new(message, arrival, self.item.hold, self.failures.clone())];
-        let answers = self.insist("bury", || store.dead_letters.bury(&burials)).await?;
+        let bury = || async {
+            CrashPoint::InboxBurying.reach()?;
+            let answers = store.dead_letters.bury(&burials).await?;
+            CrashPoint::InboxBuried.reach()?;
+            Ok(answers)
+        };
+        let answers = self.insist("bury", bury).await?;
         match answers.first().copied().unwrap_or(Marked::LeaseLost) {
             Marked::Now => {
                 let (name, topic) = (&self.group.name, &self.item.message.topic);
@@ -458,7 +478,13 @@ impl<'a> Process<'a> {
     /// Drops the message: it has expired, or its handler asked for it.
     async fn discard(&mut self, store: &InboxParts, expired: bool) -> Stoppable<Step> {
         let marks = [(self.item.arrival.clone(), self.item.hold)];
-        let answers = self.insist("discard", || store.inbox.discard(&marks)).await?;
+        let discard = || async {
+            CrashPoint::InboxDiscarding.reach()?;
+            let answers = store.inbox.discard(&marks).await?;
+            CrashPoint::InboxDiscarded.reach()?;
+            Ok(answers)
+        };
+        let answers = self.insist("discard", discard).await?;
         match answers.first().copied().unwrap_or(Marked::LeaseLost) {
             Marked::Now => {
                 let (name, topic) = (&self.group.name, &self.item.message.topic);

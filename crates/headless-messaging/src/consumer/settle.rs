@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use headless_abstractions::{DeliveryToken, ErrorKind, GroupName, Settlement, Subscriber};
-use headless_core::{Backoff, Environment};
+use headless_abstractions::{DeliveryToken, Error, ErrorKind, GroupName, Result, Settlement, Subscriber};
+use headless_core::{Backoff, CrashPoint, Environment};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -83,7 +83,7 @@ impl Session {
             }
             let answers = tokio::select! {
                 biased;
-                answers = self.subscriber.settle(&batch) => answers,
+                answers = self.settle_all(&batch) => answers,
                 () = over.cancelled() => return,
             };
             // What a broken driver did not answer for is asked for again.
@@ -114,6 +114,22 @@ impl Session {
                 () = deadline.cancelled() => return,
                 () = tokio::time::sleep(delay) => {}
             }
+        }
+    }
+
+    /// Asks the transport to settle these; answers for each.
+    async fn settle_all(&self, batch: &[Settlement]) -> Vec<Result<()>> {
+        let failed = |error: &Error| {
+            let again = |_| Err(Error::new(error.kind(), error.message().to_owned()));
+            batch.iter().map(again).collect()
+        };
+        if let Err(error) = CrashPoint::ConsumerSettling.reach() {
+            return failed(&error);
+        }
+        let answers = self.subscriber.settle(batch).await;
+        match CrashPoint::ConsumerSettled.reach() {
+            Ok(()) => answers,
+            Err(error) => failed(&error),
         }
     }
 

@@ -6,7 +6,7 @@ use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use headless_abstractions::{
     Delivery, Error, ErrorKind, Partition, Received, Redelivery, Result, Revoked, Settlement, Subscription,
 };
-use headless_core::{Backoff, panic_message};
+use headless_core::{Backoff, CrashPoint, panic_message};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -254,6 +254,10 @@ impl SubscriptionTask {
                     receiving = None;
                     match received {
                         Ok(received) => {
+                            if !received.deliveries.is_empty() {
+                                // What was received is given up with the session.
+                                CrashPoint::ConsumerReceived.reach()?;
+                            }
                             receive_failures = 0;
                             self.received(session, received);
                         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use headless_abstractions::{Error, ErrorKind, Failure, FailureCause, Headers, Message, Redelivery, Sent};
-use headless_core::Verdict;
+use headless_core::{CrashPoint, Verdict};
 
 use crate::consumer::{
     attempt::CallEnd,
@@ -116,8 +116,9 @@ async fn send_dead(process: &mut Process<'_>) -> Stoppable<End> {
     let transport = &process.group.transport;
     process
         .insist("send to the dead topic", || async {
+            CrashPoint::DeadTopicSending.reach()?;
             match transport.send(&letter).await.pop() {
-                Some(Ok(Sent::Accepted)) => Ok(()),
+                Some(Ok(Sent::Accepted)) => CrashPoint::DeadTopicSent.reach(),
                 // To acknowledge the message now would be to lose it.
                 Some(Ok(Sent::Unrouted)) => Err(Error::new(
                     ErrorKind::NotFound,

@@ -10,7 +10,7 @@ use std::{
 use headless_abstractions::{
     Abandon, Claim, Error, ErrorKind, Failure, FailureCause, Message, PartitionKey, Result, Sent, TopicName,
 };
-use headless_core::{Backoff, metric};
+use headless_core::{Backoff, CrashPoint, metric};
 
 use super::{Shared, note_lost};
 use crate::publisher::{count_by_topic, count_one};
@@ -194,20 +194,24 @@ async fn give_back_failed(shared: &Shared, claims: &[Claim], attempt: u32, failu
         .backoff
         .steady_delay(attempt - 1, &*shared.environment.random);
     let how = Abandon::failed(after, failure);
+    CrashPoint::RelayRecording.reach()?;
     let settled = shared
         .outbox
         .abandon(shared.environment.owner, claims, &how)
         .await?;
+    CrashPoint::RelayRecorded.reach()?;
     note_lost("give back", &settled);
     Ok(())
 }
 
 /// Makes dead letters of rows that have had their last attempt.
 async fn end(shared: &Shared, rows: &[&Answered<'_>], claims: &[Claim], failure: &Failure) -> Result<()> {
+    CrashPoint::RelayBurying.reach()?;
     let settled = shared
         .outbox
         .fail(shared.environment.owner, claims, failure)
         .await?;
+    CrashPoint::RelayBuried.reach()?;
     let mut dead = 0;
     for row in rows.iter().filter(|row| !settled.lost.contains(&row.claim)) {
         dead += 1;

@@ -1,0 +1,99 @@
+//! What happens at a point, once, and to the member that reaches it first.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    thread,
+    time::Duration,
+};
+
+use headless_core::CrashPoint;
+
+/// What happens at a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Action {
+    /// Nothing of the member runs on.
+    Abort,
+    /// It fails, or its outcome is unknown.
+    Error,
+    /// The whole member stands still for longer than its leases.
+    Delay,
+}
+
+impl Action {
+    pub(crate) const ALL: [Self; 3] = [Self::Abort, Self::Error, Self::Delay];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Abort => "abort",
+            Self::Error => "error",
+            Self::Delay => "delay",
+        }
+    }
+
+    /// Has this happen at a point when this process reaches it for the first time. `reached` is called before the member
+    /// is taken away by `end`, or stands still for this long; one that fails goes on, and nobody is told.
+    pub(crate) fn at(
+        self,
+        point: CrashPoint,
+        delay: Duration,
+        reached: impl Fn() + Send + Sync + 'static,
+        end: impl Fn() + Send + Sync + 'static,
+    ) {
+        let happened = AtomicBool::new(false);
+        let told = match self {
+            Self::Error => fail::cfg(point.name(), "1*return"),
+            Self::Abort | Self::Delay => fail::cfg_callback(point.name(), move || {
+                if happened.swap(true, SeqCst) {
+                    return;
+                }
+                reached();
+                if self == Self::Abort {
+                    end();
+                } else {
+                    stand_still(delay);
+                }
+            }),
+        };
+        told.expect("the action is one of the crate's");
+    }
+}
+
+/// As a process that is stopped, or that waits for its disk: renewals and heartbeats on this runtime stand still too.
+#[expect(clippy::disallowed_methods, reason = "it is to block the runtime")]
+fn stand_still(delay: Duration) {
+    thread::sleep(delay);
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One field of the matrix, as it is written on a command line; without an action nothing happens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    pub(crate) point: CrashPoint,
+    pub(crate) action: Action,
+}
+
+impl Spot {
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        let of_point = |point: &CrashPoint| {
+            let point = *point;
+            Action::ALL.into_iter().map(move |action| Self { point, action })
+        };
+        CrashPoint::ALL.iter().flat_map(of_point)
+    }
+
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Self::all().find(|spot| spot.to_string() == name)
+    }
+}
+
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{}", self.point.name(), self.action)
+    }
+}

@@ -1,0 +1,1 @@
+insert into {schema}.effects (consumer, line, key) values ($1, $2, $3)

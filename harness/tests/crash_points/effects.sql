@@ -1,0 +1,1 @@
+select consumer, line, key from {schema}.effects order by position

@@ -1,0 +1,81 @@
+//! A trial in memory, in a process of its own: its members are threads.
+
+use std::time::{Duration, Instant};
+
+use headless::{
+    Providers,
+    testing::{Ended, on_thread},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    action::{Action, Spot},
+    judge::judge,
+    place::{BoxError, Place},
+    report::Told,
+    workload::{Manner, serve},
+};
+
+const LEASE: Duration = Duration::from_millis(300);
+const DELAY: Duration = Duration::from_millis(900);
+
+/// Runs a trial; says how it went.
+pub(crate) async fn run(spot: Option<Spot>, manner: Manner) -> Result<Told, BoxError> {
+    let providers = Providers::builtin();
+    let urls = ["memory:trial".to_owned(), "memory:trial".to_owned()];
+    let place = Place::connect(&providers, &urls).await?;
+    let (reached, mut is_reached) = mpsc::unbounded_channel();
+    let first = {
+        let (providers, urls) = (providers.clone(), urls.clone());
+        on_thread(async move |crash| {
+            let place = Place::connect(&providers, &urls).await?;
+            if let Some(Spot { point, action }) = spot {
+                let held = place.clone();
+                let end = move || {
+                    held.memory().for_each(|memory| memory.sever());
+                    crash.now();
+                };
+                // Nobody may listen any more.
+                let reached = move || {
+                    let _told = reached.send(now());
+                };
+                action.at(point, DELAY, reached, end);
+            }
+            let served = serve(&place, LEASE, true, manner).await;
+            if let Some(Spot { point, .. }) = spot {
+                // So that nobody waits for a point that is not reached.
+                fail::remove(point.name());
+            }
+            served
+        })
+    };
+    // What the first member had in hand is the second one's.
+    let second = async {
+        let Some(at) = is_reached.recv().await else {
+            return Ok::<_, BoxError>(None);
+        };
+        let publishes = spot.is_some_and(|spot| spot.action == Action::Abort);
+        let ended = on_thread(async move |_| {
+            let place = Place::connect(&providers, &urls).await?;
+            serve(&place, LEASE, publishes, manner).await
+        });
+        match ended.await? {
+            Ended::Done(done) => done?,
+            Ended::TakenAway => return Err("the second member was taken away".into()),
+        }
+        Ok(Some(at))
+    };
+    let (first, second) = tokio::join!(first, second);
+    let at = second?;
+    if let Ended::Done(done) = first? {
+        done?;
+    }
+    let recovered = at.map(|at| at.elapsed());
+    let judgement = judge(&place).await;
+    Ok(Told::of(judgement, recovered))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a measurement of the test's own")]
+fn now() -> Instant {
+    Instant::now()
+}
