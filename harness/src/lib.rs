@@ -22,6 +22,7 @@ mod case;
 mod consumer;
 mod cx;
 mod fault_proxy;
+mod faults;
 mod fixture;
 mod inbox;
 mod memory;
@@ -38,6 +39,7 @@ mod transport;
 mod wait;
 
 pub use fault_proxy::FaultProxy;
+pub use faults::{FaultCount, Faults, FaultyStore, FaultyTransport, FaultyTx};
 pub use fixture::{
     Fixture, Namespace, StoreFixture, StoreNode, TransportFixture, TransportNode, Unavailable,
 };

@@ -26,6 +26,7 @@ mod transport;
 use headless_abstractions::{Error, ErrorKind, Result};
 use headless_messaging::Planted;
 
+pub(crate) use chance::Chance;
 pub use checker::{Rule, Violation};
 pub use history::Stats;
 

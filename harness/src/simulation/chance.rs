@@ -12,18 +12,18 @@ use headless_abstractions::Random;
 ///
 /// Source of the generator: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (SplitMix64), 2014.
 #[derive(Debug)]
-pub(super) struct Chance(Mutex<u64>);
+pub(crate) struct Chance(Mutex<u64>);
 
 impl Chance {
     /// The stream of this name.
-    pub(super) fn new(seed: u64, stream: &str) -> Self {
+    pub(crate) fn new(seed: u64, stream: &str) -> Self {
         let named = stream
             .bytes()
             .fold(mix(seed), |state, byte| mix(state ^ u64::from(byte)));
         Self(Mutex::new(named))
     }
 
-    pub(super) fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         // A counter: valid after any panic.
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -31,22 +31,22 @@ impl Chance {
     }
 
     /// A number of `0..bound`; 0 for a bound of 0.
-    pub(super) fn below(&self, bound: u64) -> u64 {
+    pub(crate) fn below(&self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
     /// A number of `from..=to`.
-    pub(super) fn between(&self, from: u64, to: u64) -> u64 {
+    pub(crate) fn between(&self, from: u64, to: u64) -> u64 {
         from + self.below(to.saturating_sub(from) + 1)
     }
 
     /// Whether an event of this many in ten thousand happens.
-    pub(super) fn happens(&self, in_ten_thousand: u64) -> bool {
+    pub(crate) fn happens(&self, in_ten_thousand: u64) -> bool {
         self.below(10_000) < in_ten_thousand
     }
 
     /// One of these, by its weight.
-    pub(super) fn weighted<T: Copy>(&self, choices: &[(u64, T)]) -> Option<T> {
+    pub(crate) fn weighted<T: Copy>(&self, choices: &[(u64, T)]) -> Option<T> {
         let total: u64 = choices.iter().map(|(weight, _)| weight).sum();
         let mut at = self.below(total);
         for (weight, choice) in choices {
@@ -58,7 +58,7 @@ impl Chance {
         None
     }
 
-    pub(super) fn millis(&self, from: u64, to: u64) -> Duration {
+    pub(crate) fn millis(&self, from: u64, to: u64) -> Duration {
         Duration::from_millis(self.between(from, to))
     }
 }

@@ -17,6 +17,7 @@ use super::{
     clock::{NodeClock, TrueClock},
     history::{Fact, History},
 };
+pub(super) use crate::faults::{Fate, Op};
 
 /// How often calls fail, in ten thousand; nothing fails once it is calm.
 #[derive(Debug)]
@@ -38,51 +39,6 @@ impl Weather {
         self.faults.store(0, Ordering::Relaxed);
         self.calm.store(true, Ordering::Relaxed);
     }
-}
-
-/// A call of a driver, and how it may fail.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Op {
-    pub(super) name: &'static str,
-    faults: Faults,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Faults {
-    /// In every way.
-    Any,
-    /// Only before it has an effect: its answer carries something that would be lost with it.
-    Before,
-    None,
-}
-
-impl Op {
-    pub(super) const fn any(name: &'static str) -> Self {
-        let faults = Faults::Any;
-        Self { name, faults }
-    }
-
-    pub(super) const fn before(name: &'static str) -> Self {
-        let faults = Faults::Before;
-        Self { name, faults }
-    }
-
-    pub(super) const fn never(name: &'static str) -> Self {
-        let faults = Faults::None;
-        Self { name, faults }
-    }
-}
-
-/// What the plan has for one call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    Answered,
-    /// Refused before it had an effect, and the caller knows.
-    Refused,
-    /// It had no effect, and the caller does not know.
-    RequestLost,
-    /// It had its effect, and the caller does not know.
-    AnswerLost,
 }
 
 /// One node's way to its drivers.
@@ -166,7 +122,7 @@ impl Gate {
     pub(super) async fn arrive(&self, op: Op) -> Fate {
         self.history.count(|stats| stats.calls += 1);
         self.travel().await;
-        let fate = self.fate(op);
+        let fate = Fate::of(op, &self.chance, self.fault_rate(), false);
         if fate != Fate::Answered {
             self.history.count(|stats| stats.faults += 1);
             self.note(format_args!("{} will be {fate:?}", op.name));
@@ -177,7 +133,7 @@ impl Gate {
     /// What a caller is told whose call did not reach the server.
     pub(super) fn failure(&self, op: Op, fate: Fate) -> Option<Error> {
         match fate {
-            Fate::Answered | Fate::AnswerLost => None,
+            Fate::Answered | Fate::AnswerLost | Fate::Duplicated => None,
             Fate::Refused => Some(
                 Error::new(ErrorKind::Unavailable, "the server refuses work for now")
                     .with_operation(op.name)
@@ -244,18 +200,6 @@ impl Gate {
             985..997 if !calm => chance.millis(40, 400),
             997.. if !calm => chance.millis(400, 1_600),
             _ => chance.millis(1, 5),
-        }
-    }
-
-    fn fate(&self, op: Op) -> Fate {
-        if op.faults == Faults::None || !self.chance.happens(self.fault_rate()) {
-            return Fate::Answered;
-        }
-        match self.chance.below(4) {
-            _ if op.faults == Faults::Before => Fate::Refused,
-            0 | 1 => Fate::Refused,
-            2 => Fate::RequestLost,
-            _ => Fate::AnswerLost,
         }
     }
 

@@ -1,7 +1,6 @@
 //! The memory transport as a node of the simulation reaches it.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,6 +16,7 @@ use super::{
     gate::{Fate, Gate, Op},
     label::{Label, list},
 };
+use crate::faults::refused_of;
 
 /// The memory transport as one node reaches it.
 #[derive(Debug)]
@@ -28,29 +28,6 @@ pub(super) struct SimTransport {
 impl SimTransport {
     pub(super) fn new(memory: Memory, gate: Arc<Gate>) -> Self {
         Self { memory, gate }
-    }
-
-    /// Which messages of a batch the broker will refuse: some, and the later ones of their keys with them.
-    fn refused(&self, batch: &[Message]) -> Vec<Option<Error>> {
-        let rate = self.gate.fault_rate();
-        let mut stopped = BTreeSet::new();
-        batch
-            .iter()
-            .map(|message| {
-                let key = message.key.as_ref().map(|key| (&message.topic, key));
-                if key.is_some_and(|key| stopped.contains(&key)) {
-                    return Some(Error::new(
-                        ErrorKind::Conflict,
-                        "kept back by an earlier message of its key",
-                    ));
-                }
-                let refused = self.gate.chance().happens(rate);
-                if refused {
-                    stopped.extend(key);
-                }
-                refused.then(|| Error::new(ErrorKind::Unavailable, "the broker refuses it for now"))
-            })
-            .collect()
     }
 }
 
@@ -78,7 +55,7 @@ impl Transport for SimTransport {
         if !failed.is_empty() {
             return failed.into_iter().map(Err).collect();
         }
-        let refused = self.refused(batch);
+        let refused = refused_of(batch, self.gate.chance(), self.gate.fault_rate());
         let taken: Vec<Message> = batch
             .iter()
             .zip(&refused)
