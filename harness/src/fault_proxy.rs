@@ -1,8 +1,10 @@
 //! A TCP proxy that breaks connections between a client and its server, on command.
 
+mod commit;
 mod connection;
 mod fault;
 mod pump;
+mod statement;
 
 use std::{
     io,
@@ -17,7 +19,7 @@ use tokio::{net::TcpListener, runtime, sync::oneshot, task::JoinSet, time::sleep
 
 use self::{
     connection::Connection,
-    fault::{Counted, Fault, Faults},
+    fault::{CommitFault, Counted, Direction, Fault, Faults},
 };
 use crate::address::Address;
 
@@ -50,6 +52,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
 pub struct FaultProxy {
     address: SocketAddr,
     faults: Arc<Faults>,
+    /// Whether it reads what clients say, as those of PostgreSQL do.
+    knows_commits: bool,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -61,6 +65,9 @@ impl FaultProxy {
     /// When the URL names no host, or no port that is known; when there is no port or thread for the proxy.
     pub fn in_front_of(url: &str) -> io::Result<Self> {
         let upstream = parse(url)?;
+        let knows_commits = ["postgres:", "postgresql:"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme));
         let upstream = (upstream.host().to_owned(), upstream.port());
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
@@ -89,7 +96,7 @@ impl FaultProxy {
                     tokio::select! {
                         biased;
                         _ = stopped => {}
-                        () = serve(listener, upstream, served) => {}
+                        () = serve(listener, upstream, served, knows_commits) => {}
                     }
                 });
             })?;
@@ -97,6 +104,7 @@ impl FaultProxy {
         Ok(Self {
             address,
             faults,
+            knows_commits,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -122,6 +130,12 @@ impl FaultProxy {
         self.faults.connections()
     }
 
+    /// Whether no fault is there: none was told, or one that happens once has happened.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.faults.now() == Fault::Pass
+    }
+
     /// Forwards everything again, and what was held back.
     pub fn pass(&self) {
         self.faults.set(Fault::Pass);
@@ -141,6 +155,55 @@ impl FaultProxy {
     /// there are, once.
     pub fn reset(&self) {
         self.faults.reset();
+    }
+
+    /// Closes all connections and every new one, with a good-bye (TCP FIN). Followed by [`pass`](Self::pass) it closes the
+    /// connections there are, once.
+    pub fn close_connections(&self) {
+        self.faults.close();
+    }
+
+    /// Holds back what clients send, on connections old and new, while answers go on; nobody learns of it.
+    pub fn stall_requests(&self) {
+        self.faults.set(Fault::Stall(Direction::ToServer));
+    }
+
+    /// Holds back what the server sends, on connections old and new, while requests go on; nobody learns of it.
+    pub fn stall_answers(&self) {
+        self.faults.set(Fault::Stall(Direction::ToClient));
+    }
+
+    /// Closes the connection on which the next `COMMIT` of PostgreSQL arrives, which the server does not get: it rolls
+    /// back, and the client does not know. Then passes again.
+    ///
+    /// A `COMMIT` is known as a query, alone or among other statements, and prepared and bound; on connections that are
+    /// not encrypted, and in messages of up to 64 KiB.
+    ///
+    /// # Errors
+    /// `Unsupported` where the URL of the server is not one of PostgreSQL.
+    pub fn drop_commit(&self) -> io::Result<()> {
+        self.at_commit(CommitFault::Drop)
+    }
+
+    /// Lets the next `COMMIT` of PostgreSQL go on, swallows its answer, and closes the connection once the server has
+    /// given it: the transaction has ended, and the client does not know. Then passes again. As to what is known, see
+    /// [`drop_commit`](Self::drop_commit).
+    ///
+    /// # Errors
+    /// As [`drop_commit`](Self::drop_commit).
+    pub fn lose_commit_answer(&self) -> io::Result<()> {
+        self.at_commit(CommitFault::LoseAnswer)
+    }
+
+    fn at_commit(&self, fault: CommitFault) -> io::Result<()> {
+        if !self.knows_commits {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "COMMIT is known of PostgreSQL alone: give the proxy a URL that begins with postgres:",
+            ));
+        }
+        self.faults.set(Fault::Commit(fault));
+        Ok(())
     }
 
     /// Accepts, and swallows all that is sent, on connections old and new; nobody learns that another has closed. A
@@ -205,7 +268,7 @@ fn parse(url: &str) -> io::Result<Address<'_>> {
 }
 
 /// Accepts until it is dropped, which drops the connections.
-async fn serve(listener: TcpListener, upstream: (String, u16), faults: Arc<Faults>) {
+async fn serve(listener: TcpListener, upstream: (String, u16), faults: Arc<Faults>, knows_commits: bool) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -213,7 +276,7 @@ async fn serve(listener: TcpListener, upstream: (String, u16), faults: Arc<Fault
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    let connection = Connection::new(&faults);
+                    let connection = Connection::new(&faults, knows_commits);
                     connections.spawn(connection.run(client, upstream.clone()));
                 }
                 // Either this client is gone already, or the machine has no room for it yet.

@@ -20,6 +20,9 @@ use std::{
 
 use headless_harness::FaultProxy;
 
+#[path = "fault_proxy/ends.rs"]
+mod ends;
+
 /// What must come, comes within this time.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What must not come is looked for for this long.

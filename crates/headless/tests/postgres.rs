@@ -16,6 +16,9 @@ use headless::{
 use headless_harness::{Namespace, services};
 use serde::{Deserialize, Serialize};
 
+#[path = "postgres/commits.rs"]
+mod commits;
+
 const MINUTE: Duration = Duration::from_mins(1);
 
 #[derive(Serialize, Deserialize)]

@@ -1,14 +1,16 @@
 //! One connection through the proxy.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
+use bytes::Bytes;
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch};
 
 use super::{
-    fault::{Direction, Fault, Faults, Share},
+    commit::{Requests, Said},
+    fault::{CommitFault, Direction, Fault, Faults, Share},
     pump::{PIECE, pump},
 };
 
@@ -19,6 +21,10 @@ pub(super) struct Connection {
     faults: Arc<Faults>,
     /// Whether bytes of it are lost, so that it cannot go on.
     lossy: AtomicBool,
+    /// What its client has said, where that is read.
+    requests: Option<Mutex<Requests>>,
+    /// Whether what the server says now is for nobody.
+    unanswered: AtomicBool,
 }
 
 /// Why a connection ends at once, in both directions.
@@ -26,16 +32,18 @@ pub(super) struct Connection {
 pub(super) enum End {
     /// Told so, or as one of its ends was.
     Reset,
-    /// The bytes before a cut have passed.
-    Cut,
+    /// With a good-bye: it was told so, or the bytes before a cut have passed.
+    Closed,
 }
 
 impl Connection {
-    pub(super) fn new(faults: &Arc<Faults>) -> Self {
+    pub(super) fn new(faults: &Arc<Faults>, knows_commits: bool) -> Self {
         Self {
             number: faults.accept(),
             faults: faults.clone(),
             lossy: AtomicBool::new(false),
+            requests: knows_commits.then(|| Mutex::new(Requests::new())),
+            unanswered: AtomicBool::new(false),
         }
     }
 
@@ -44,7 +52,7 @@ impl Connection {
         let mut server = None;
         let ended = tokio::select! {
             biased;
-            () = self.broken() => Err(End::Reset),
+            end = self.broken() => Err(end),
             ended = self.forward(&mut client, &mut server, &upstream) => ended,
         };
         if ended == Err(End::Reset) {
@@ -93,14 +101,16 @@ impl Connection {
     }
 
     /// Waits until the connection must not go on.
-    async fn broken(&self) {
+    async fn broken(&self) -> End {
         let mut faults = self.watch();
         loop {
             match self.fault(&mut faults) {
-                Fault::Reset => return,
-                _ if self.faults.has_reset(self.number) => return,
+                Fault::Reset => return End::Reset,
+                _ if self.faults.has_reset(self.number) => return End::Reset,
+                Fault::Close => return End::Closed,
+                _ if self.faults.has_closed(self.number) => return End::Closed,
                 Fault::BlackHole => {}
-                _ if self.lossy.load(Ordering::SeqCst) => return,
+                _ if self.lossy.load(Ordering::SeqCst) => return End::Reset,
                 _ => {}
             }
             changed(&mut faults).await;
@@ -121,6 +131,38 @@ impl Connection {
 
     pub(super) fn pass(&self, direction: Direction, bytes: usize) -> Share {
         self.faults.pass(direction, bytes)
+    }
+
+    /// What arrived, in the parts in which it is to be passed on: a COMMIT is one of its own.
+    pub(super) fn parts(&self, direction: Direction, bytes: Bytes) -> Vec<Said> {
+        match &self.requests {
+            Some(requests) if direction == Direction::ToServer => {
+                let whole = matches!(self.faults.now(), Fault::Commit(_));
+                let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
+                requests.hear(bytes, whole)
+            }
+            _ => vec![Said {
+                bytes,
+                commits: false,
+            }],
+        }
+    }
+
+    /// Whether a COMMIT may go on to the server.
+    pub(super) fn lets_commit(&self) -> bool {
+        match self.faults.commit() {
+            None => true,
+            Some(CommitFault::Drop) => false,
+            Some(CommitFault::LoseAnswer) => {
+                self.unanswered.store(true, Ordering::SeqCst);
+                true
+            }
+        }
+    }
+
+    /// Whether what the server says now is for nobody.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.unanswered.load(Ordering::SeqCst)
     }
 
     pub(super) fn lose(&self) {

@@ -27,6 +27,17 @@ pub(super) enum Fault {
         before: u64,
     },
     Cut(Counted),
+    /// As a reset, with a good-bye.
+    Close,
+    Stall(Direction),
+    Commit(CommitFault),
+}
+
+/// What becomes of the next COMMIT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CommitFault {
+    Drop,
+    LoseAnswer,
 }
 
 /// Whose bytes are counted for a cut.
@@ -71,6 +82,8 @@ pub(super) struct Faults {
     accepted: AtomicU64,
     /// The first connection that no reset has hit: one is not undone by the next command.
     whole_from: AtomicU64,
+    /// The first connection that no good-bye has hit.
+    open_from: AtomicU64,
     open: AtomicUsize,
 }
 
@@ -88,6 +101,30 @@ impl Faults {
     /// Whether this connection was there at a reset.
     pub(super) fn has_reset(&self, connection: u64) -> bool {
         connection < self.whole_from.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn close(&self) {
+        self.open_from.store(self.next_connection(), Ordering::SeqCst);
+        self.set(Fault::Close);
+    }
+
+    /// Whether this connection was there at a good-bye.
+    pub(super) fn has_closed(&self, connection: u64) -> bool {
+        connection < self.open_from.load(Ordering::SeqCst)
+    }
+
+    /// What is to become of a COMMIT that has arrived. It ends the fault.
+    pub(super) fn commit(&self) -> Option<CommitFault> {
+        let _left = self.left();
+        let Fault::Commit(fault) = *self.fault.borrow() else {
+            return None;
+        };
+        self.fault.send_replace(Fault::Pass);
+        Some(fault)
+    }
+
+    pub(super) fn now(&self) -> Fault {
+        *self.fault.borrow()
     }
 
     pub(super) fn cut_after(&self, counted: Counted, bytes: u64) {

@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::{
+    commit::{Said, is_ready},
     connection::{Connection, End, changed},
     fault::{Direction, Fault, Share},
 };
@@ -81,67 +82,94 @@ async fn deliver(
     mut arrived: mpsc::Receiver<(Instant, Piece)>,
     mut to: WriteHalf<'_>,
 ) -> Result<(), End> {
+    let mut unheard = BytesMut::new();
+    while let Some((at, piece)) = arrived.recv().await {
+        let Piece::Bytes(bytes) = piece else {
+            return pass_on(connection, direction, (at, piece), &mut to).await;
+        };
+        if direction == Direction::ToClient && connection.is_unanswered() {
+            unheard.extend_from_slice(&bytes);
+            if is_ready(&unheard) {
+                return Err(End::Closed);
+            }
+            continue;
+        }
+        for Said { bytes, commits } in connection.parts(direction, bytes) {
+            if commits && !connection.lets_commit() {
+                return Err(End::Closed);
+            }
+            pass_on(connection, direction, (at, Piece::Bytes(bytes)), &mut to).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Delivers one piece, as the fault of now has it.
+async fn pass_on(
+    connection: &Connection,
+    direction: Direction,
+    (at, mut piece): (Instant, Piece),
+    to: &mut WriteHalf<'_>,
+) -> Result<(), End> {
     let mut faults = connection.watch();
-    while let Some((at, mut piece)) = arrived.recv().await {
-        loop {
-            let now = match connection.fault(&mut faults) {
-                Fault::HalfOpen { .. } | Fault::Reset => {
-                    changed(&mut faults).await;
-                    continue;
+    loop {
+        let now = match connection.fault(&mut faults) {
+            Fault::HalfOpen { .. } | Fault::Reset | Fault::Close => {
+                changed(&mut faults).await;
+                continue;
+            }
+            Fault::Stall(stalled) if stalled == direction => {
+                changed(&mut faults).await;
+                continue;
+            }
+            Fault::BlackHole => {
+                connection.lose();
+                match piece {
+                    Piece::Bytes(_) => return Ok(()),
+                    // Nobody learns of it while the hole is there.
+                    Piece::End | Piece::Gone => changed(&mut faults).await,
                 }
-                Fault::BlackHole => {
-                    connection.lose();
-                    match piece {
-                        Piece::Bytes(_) => break,
-                        // Nobody learns of it while the hole is there.
-                        Piece::End | Piece::Gone => changed(&mut faults).await,
-                    }
-                    continue;
+                continue;
+            }
+            Fault::Latency(latency) => {
+                tokio::select! {
+                    biased;
+                    () = changed(&mut faults) => continue,
+                    () = sleep(latency.saturating_sub(at.elapsed())) => {}
                 }
-                Fault::Latency(latency) => {
+                usize::MAX
+            }
+            Fault::Drip { bytes, .. } => bytes.get(),
+            Fault::Pass | Fault::Cut(_) | Fault::Stall(_) | Fault::Commit(_) => usize::MAX,
+        };
+        match &mut piece {
+            Piece::Gone => return Err(End::Reset),
+            Piece::End => return to.shutdown().await.map_err(|_| End::Reset),
+            Piece::Bytes(bytes) => {
+                let part = bytes.split_to(now.min(bytes.len()));
+                let share = connection.pass(direction, part.len());
+                let part = match share {
+                    Share::All => &part[..],
+                    Share::First(few) => &part[..few],
+                };
+                to.write_all(part).await.map_err(|_| End::Reset)?;
+                if matches!(share, Share::First(_)) {
+                    return Err(End::Closed);
+                }
+                let fault = *faults.borrow();
+                if let Fault::Drip { pause, .. } = fault {
                     tokio::select! {
                         biased;
-                        () = changed(&mut faults) => continue,
-                        () = sleep(latency.saturating_sub(at.elapsed())) => {}
+                        () = changed(&mut faults) => {}
+                        () = sleep(pause) => {}
                     }
-                    usize::MAX
                 }
-                Fault::Drip { bytes, .. } => bytes.get(),
-                Fault::Pass | Fault::Cut(_) => usize::MAX,
-            };
-            match &mut piece {
-                Piece::Gone => return Err(End::Reset),
-                Piece::End => {
-                    to.shutdown().await.map_err(|_| End::Reset)?;
+                if bytes.is_empty() {
                     return Ok(());
-                }
-                Piece::Bytes(bytes) => {
-                    let part = bytes.split_to(now.min(bytes.len()));
-                    let share = connection.pass(direction, part.len());
-                    let part = match share {
-                        Share::All => &part[..],
-                        Share::First(few) => &part[..few],
-                    };
-                    to.write_all(part).await.map_err(|_| End::Reset)?;
-                    if matches!(share, Share::First(_)) {
-                        return Err(End::Cut);
-                    }
-                    let fault = *faults.borrow();
-                    if let Fault::Drip { pause, .. } = fault {
-                        tokio::select! {
-                            biased;
-                            () = changed(&mut faults) => {}
-                            () = sleep(pause) => {}
-                        }
-                    }
-                    if bytes.is_empty() {
-                        break;
-                    }
                 }
             }
         }
     }
-    Ok(())
 }
 
 #[expect(

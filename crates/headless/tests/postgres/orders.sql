@@ -1,0 +1,1 @@
+select name from {schema}.orders order by name
