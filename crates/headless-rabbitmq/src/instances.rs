@@ -11,7 +11,7 @@ use futures::StreamExt;
 use headless_abstractions::{ErrorKind, GroupName, Result};
 use lapin::{
     Consumer,
-    options::{BasicConsumeOptions, QueueDeclareOptions, QueueDeleteOptions},
+    options::{BasicConsumeOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions},
     types::{AMQPValue, FieldTable},
 };
 use tokio::time::{sleep, timeout};
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     channel::Chan,
     clock::{self, Moment},
-    connection::passive,
+    connection::Live,
     error::{fault, overdue},
     rabbitmq::Shared,
     registry::Known,
@@ -195,44 +195,43 @@ pub(crate) async fn end(shared: &Shared) -> Result<()> {
 }
 
 /// Whether the group is one of a process that is gone. Then it is ended.
-pub(crate) async fn is_over(shared: &Shared, known: &Known, group: &GroupName) -> Result<bool> {
-    if !known.is_instance(group) || is_alive(shared, group).await? {
+pub(crate) async fn is_over(shared: &Shared, live: &Live, known: &Known, group: &GroupName) -> Result<bool> {
+    if !known.is_instance(group) || is_alive(shared, live, group).await? {
         return Ok(false);
     }
     remove::remove(shared, group, remove::If::Dead).await?;
     Ok(true)
 }
 
-/// Whether somebody keeps the group, or did a moment ago.
-pub(crate) async fn is_alive(shared: &Shared, group: &GroupName) -> Result<bool> {
-    let live = shared.consume.live(&shared.config).await?;
+/// Whether somebody keeps the group, or did a moment ago. The queue is purged, which it does not need: declaring it, were it
+/// to ask only, would let it live for longer.
+pub(crate) async fn is_alive(shared: &Shared, live: &Live, group: &GroupName) -> Result<bool> {
     let channel = live.channel().await?;
     let life = shared.config.namespace.life(group);
-    match channel
-        .queue_declare(life, passive(), FieldTable::default())
-        .await
-    {
+    let purged = channel.queue_purge(life, QueuePurgeOptions::default());
+    match purged.await.map_err(fault) {
         Ok(_) => {
             channel.end().await;
             Ok(true)
         }
-        Err(error) => match fault(error) {
-            error if error.kind() == ErrorKind::NotFound => Ok(false),
-            error => Err(error),
-        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
-/// Looks now and then for groups whose process is gone, and ends them: what is sent would gather in their queues.
-pub(crate) fn look(shared: &Arc<Shared>, known: &Arc<Known>) {
-    if known.instances().next().is_none() || !shared.instances.is_due() {
+/// Looks now and then for groups whose process is gone, and ends them: what is sent would gather in their queues. What was
+/// last seen of the registry is no help: who sends looks there only for topics that nobody takes.
+pub(crate) fn look(shared: &Arc<Shared>) {
+    if !shared.instances.is_due() {
         return;
     }
-    let (task, known) = (shared.clone(), known.clone());
+    let task = shared.clone();
     shared.tasks.spawn(async move {
         let looking = async {
+            let live = task.publish.live(&task.config).await?;
+            let known = task.known(&live).await?;
             for group in known.instances() {
-                is_over(&task, &known, &GroupName::parse(group)?).await?;
+                is_over(&task, &live, &known, &GroupName::parse(group)?).await?;
             }
             Ok(())
         };

@@ -132,7 +132,7 @@ async fn topics(shared: &Shared, to: &Subscription) -> Result<Vec<(TopicName, To
     }
     let live = shared.consume.live(&shared.config).await?;
     let known = shared.known(&live).await?;
-    if instances::is_over(shared, &known, &to.group).await? {
+    if instances::is_over(shared, &live, &known, &to.group).await? {
         return Err(unknown_group(&to.group));
     }
     let group = known

@@ -61,7 +61,7 @@ async fn make(shared: &Arc<Shared>, topology: &Topology) -> Result<()> {
     };
     let made = made.await;
     let ended = edit.end().await;
-    instances::look(shared, &shared.registry.cached());
+    instances::look(shared);
     made.and(ended)
 }
 

@@ -35,7 +35,9 @@ pub(crate) async fn remove(shared: &Shared, group: &GroupName, which: If) -> Res
     let mut edit = shared.registry.edit(&live, namespace).await?;
     let removed = async {
         let mut known = edit.known().clone();
-        if which == If::Dead && (!known.is_instance(group) || instances::is_alive(shared, group).await?) {
+        if which == If::Dead
+            && (!known.is_instance(group) || instances::is_alive(shared, &live, group).await?)
+        {
             return Ok(());
         }
         // Deleted before it is written off: half a removal is ended by the next one.

@@ -167,7 +167,7 @@ async fn prepare(
     let live = shared.publish.live(&shared.config).await?;
     let topics: BTreeSet<&TopicName> = batch.iter().map(|message| &message.topic).collect();
     let known = shared.known_with(&live, topics.into_iter()).await?;
-    instances::look(shared, &known);
+    instances::look(shared);
     let mut going = plan(shared, &known, batch, None, answers);
     if let Err(error) = declare::see_to(shared, waits(batch, &going)).await {
         // The others go.

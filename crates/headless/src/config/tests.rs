@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use std::ffi::OsString;
 
 use super::*;
