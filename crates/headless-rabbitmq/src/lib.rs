@@ -21,7 +21,6 @@ mod connection;
 mod delay;
 mod envelope;
 mod error;
-mod instances;
 mod names;
 mod publisher;
 mod rabbitmq;

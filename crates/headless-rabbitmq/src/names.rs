@@ -108,11 +108,6 @@ impl Namespace {
         format!("{self}:{group}!members").into()
     }
 
-    /// The queue whose consumer is the process that a group belongs to.
-    pub(crate) fn life(&self, group: &GroupName) -> ShortString {
-        format!("{self}:{group}!life").into()
-    }
-
     /// The queue of what was delivered too often to a group.
     pub(crate) fn dead(&self, group: &GroupName) -> ShortString {
         format!("{self}:{group}!dead").into()

@@ -14,7 +14,6 @@ use crate::{
     RabbitMqConfig,
     connection::{Connect, Link, Live},
     error::{NAME, closed, overdue},
-    instances::{self, Instances},
     registry::{Known, Registry},
 };
 
@@ -43,7 +42,6 @@ pub(crate) struct Shared {
     /// What [`RabbitMq::client`] gives away: whatever happens to it, the provider's own go on.
     client: Link,
     pub(crate) registry: Registry,
-    pub(crate) instances: Instances,
     /// One permit for each send that may be under way.
     pub(crate) sends: Arc<Semaphore>,
     /// Closing has begun: nothing new begins.
@@ -51,13 +49,6 @@ pub(crate) struct Shared {
     /// What is under way and is awaited when closing.
     pub(crate) tasks: TaskTracker,
     closed: OnceCell<()>,
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // What keeps groups alive would keep a connection as well.
-        self.closing.cancel();
-    }
 }
 
 impl RabbitMq {
@@ -129,7 +120,6 @@ impl RabbitMq {
             consume: Link::new("consume", connect.clone()),
             client: Link::new("client", connect),
             registry: Registry::default(),
-            instances: Instances::default(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             closed: OnceCell::new(),
@@ -205,11 +195,9 @@ impl Shared {
                 self.tasks.close();
                 let ended = timeout(self.config.call_timeout, self.tasks.wait()).await;
                 let ended = ended.map_err(|_elapsed| overdue("close", "call_timeout"));
-                let let_go = instances::end(self).await;
                 let (publish, consume) =
                     tokio::join!(self.publish.close(&self.config), self.consume.close(&self.config));
                 ended
-                    .and(let_go)
                     .and(publish)
                     .and(consume)
                     .map_err(|error: Error| error.with_operation("close"))

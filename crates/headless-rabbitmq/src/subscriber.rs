@@ -18,7 +18,6 @@ use uuid::Uuid;
 use crate::{
     clock,
     error::{NAME, closed, overdue},
-    instances,
     rabbitmq::Shared,
     transport::{unknown_group, unknown_topic},
 };
@@ -132,9 +131,6 @@ async fn topics(shared: &Shared, to: &Subscription) -> Result<Vec<(TopicName, To
     }
     let live = shared.consume.live(&shared.config).await?;
     let known = shared.known(&live).await?;
-    if instances::is_over(shared, &live, &known, &to.group).await? {
-        return Err(unknown_group(&to.group));
-    }
     let group = known
         .topics_of(&to.group)
         .ok_or_else(|| unknown_group(&to.group))??;

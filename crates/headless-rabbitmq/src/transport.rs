@@ -16,7 +16,7 @@ use crate::{
 
 mod declare;
 mod lag;
-pub(crate) mod remove;
+mod remove;
 mod send;
 
 /// What is on is proved by its cases; what is off, and why, stands in decision 0011.
@@ -30,7 +30,6 @@ const fn capabilities(max_payload: NonZeroUsize) -> TransportCapabilities {
         .with_delivery_count(true)
         .with_fenced_settlement(true)
         .with_extend(true)
-        .with_per_instance_groups(true)
         .with_max_payload(max_payload)
 }
 

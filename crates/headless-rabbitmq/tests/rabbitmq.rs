@@ -16,8 +16,6 @@ mod durable;
 mod foreign;
 #[path = "rabbitmq/from_client.rs"]
 mod from_client;
-#[path = "rabbitmq/instances.rs"]
-mod instances;
 #[path = "rabbitmq/lost.rs"]
 mod lost;
 #[path = "rabbitmq/missing.rs"]

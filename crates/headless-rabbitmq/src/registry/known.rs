@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::damaged;
 use crate::{delay::Wait, error::NAME};
 
-/// The version of a record that says which delays topics have, or which groups are of one process. Who knows nothing of
-/// them would write it back without.
+/// The version of a record that says which delays topics have. One that knows nothing of them would write it back without.
 const VERSION: u32 = 2;
-/// The version of a record without either.
+/// The version of a record without delays.
 const PLAIN: u32 = 1;
 
 /// The topics and groups of a namespace.
@@ -24,9 +23,6 @@ pub(crate) struct Known {
     /// The delays of each topic, for which each of its groups has a queue.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     waits: BTreeMap<String, BTreeSet<Wait>>,
-    /// The groups of single processes.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    instances: BTreeSet<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,25 +63,8 @@ impl Known {
         topics.insert(topic.as_str().to_owned());
     }
 
-    /// Says of a group that is to be added that it is of one process. One that is there stays what it is.
-    pub(crate) fn add_instance(&mut self, group: &GroupName) {
-        if !self.groups.contains_key(group.as_str()) {
-            self.instances.insert(group.as_str().to_owned());
-        }
-    }
-
-    pub(crate) fn is_instance(&self, group: &GroupName) -> bool {
-        self.instances.contains(group.as_str())
-    }
-
-    /// The names of the groups of single processes.
-    pub(crate) fn instances(&self) -> impl Iterator<Item = &str> {
-        self.instances.iter().map(String::as_str)
-    }
-
     pub(crate) fn remove_group(&mut self, group: &GroupName) {
         self.groups.remove(group.as_str());
-        self.instances.remove(group.as_str());
     }
 
     pub(crate) fn is_attended(&self, topic: &TopicName) -> bool {
@@ -161,8 +140,7 @@ impl Known {
     /// The record.
     pub(super) fn to_record(&self) -> Result<Vec<u8>> {
         let mut known = self.clone();
-        let is_plain = known.waits.is_empty() && known.instances.is_empty();
-        known.version = if is_plain { PLAIN } else { VERSION };
+        known.version = if known.waits.is_empty() { PLAIN } else { VERSION };
         serde_json::to_vec(&known)
             .map_err(|error| damaged("the registry cannot be written").with_source(error))
     }

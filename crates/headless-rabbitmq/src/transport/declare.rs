@@ -16,7 +16,6 @@ use crate::{
     channel::Chan,
     connection::{Live, passive},
     error::fault,
-    instances,
     rabbitmq::Shared,
     registry::{Known, KnownTopic},
 };
@@ -36,7 +35,7 @@ pub(super) async fn declare(shared: &Arc<Shared>, topology: &Topology) -> Result
     declared.await.map_err(|_ended| runtime_ended("declare"))?
 }
 
-async fn make(shared: &Arc<Shared>, topology: &Topology) -> Result<()> {
+async fn make(shared: &Shared, topology: &Topology) -> Result<()> {
     if topology.topics.is_empty() && topology.groups.is_empty() {
         return Ok(());
     }
@@ -48,12 +47,6 @@ async fn make(shared: &Arc<Shared>, topology: &Topology) -> Result<()> {
         // Written before it is made: what is written and missing is made by the next declaration, what is there and not
         // written would gather messages for ever.
         edit.write(after).await?;
-        for spec in &topology.groups {
-            // First of all: without it the group would be over.
-            if spec.per_instance && edit.known().is_instance(&spec.group) {
-                instances::keep(shared, &spec.group).await?;
-            }
-        }
         Making::begin(shared, &live)
             .await?
             .all(edit.known(), topology)
@@ -61,7 +54,6 @@ async fn make(shared: &Arc<Shared>, topology: &Topology) -> Result<()> {
     };
     let made = made.await;
     let ended = edit.end().await;
-    instances::look(shared);
     made.and(ended)
 }
 
@@ -71,6 +63,12 @@ fn refuse_unsupported(topology: &Topology) -> Result<()> {
         if spec.start == StartFrom::Oldest {
             return Err(Error::unsupported(
                 "replay_from_start is off: a queue keeps nothing that its group is done with; let the group start from now",
+            )
+            .with_resource(format!("group {group} of topic {topic}")));
+        }
+        if spec.per_instance {
+            return Err(Error::unsupported(
+                "per_instance_groups is off: give each process a lasting group of its own, and remove it when it goes",
             )
             .with_resource(format!("group {group} of topic {topic}")));
         }
@@ -108,9 +106,6 @@ fn merged(mut known: Known, topology: &Topology) -> Result<Known> {
         known.add_topic(&spec.name, KnownTopic::new(spec.order, spec.required));
     }
     for spec in &topology.groups {
-        if spec.per_instance {
-            known.add_instance(&spec.group);
-        }
         known.add_group(&spec.group, &spec.topic);
     }
     Ok(known)

@@ -20,7 +20,6 @@ use crate::{
     channel::Chan,
     connection::{Live, passive},
     error::{NAME, fault},
-    instances,
     rabbitmq::Shared,
     registry::Known,
     talk::{Answer, Say},
@@ -34,9 +33,6 @@ pub(super) async fn lag(shared: &Shared, group: &GroupName) -> Result<u64> {
         .guarded("lag", async {
             let consume = shared.consume.live(&shared.config).await?;
             let known = shared.known(&consume).await?;
-            if instances::is_over(shared, &consume, &known, group).await? {
-                return Err(unknown_group(group));
-            }
             let topics = known.topics_of(group).ok_or_else(|| unknown_group(group))??;
             let mut looking = Looking {
                 shared,

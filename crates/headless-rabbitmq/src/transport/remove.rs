@@ -9,37 +9,24 @@ use lapin::{
 };
 
 use super::runtime_ended;
-use crate::{RabbitMq, channel::Chan, error::fault, instances, rabbitmq::Shared, registry::Known};
+use crate::{RabbitMq, channel::Chan, error::fault, rabbitmq::Shared, registry::Known};
 
 pub(super) async fn remove_group(shared: &Arc<Shared>, group: &GroupName) -> Result<()> {
     let (task, group) = (shared.clone(), group.clone());
     // In a task of its own: a caller that gives up half-way leaves nothing locked.
     let removed = shared.tasks.spawn(async move {
-        let removed = remove(&task, &group, If::Any);
+        let removed = remove(&task, &group);
         task.guarded("remove_group", removed).await
     });
     removed.await.map_err(|_ended| runtime_ended("remove_group"))?
 }
 
-/// Which group is removed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum If {
-    Any,
-    /// One whose process is gone.
-    Dead,
-}
-
-pub(crate) async fn remove(shared: &Shared, group: &GroupName, which: If) -> Result<()> {
+async fn remove(shared: &Shared, group: &GroupName) -> Result<()> {
     let namespace = &shared.config.namespace;
     let live = shared.publish.live(&shared.config).await?;
     let mut edit = shared.registry.edit(&live, namespace).await?;
     let removed = async {
         let mut known = edit.known().clone();
-        if which == If::Dead
-            && (!known.is_instance(group) || instances::is_alive(shared, &live, group).await?)
-        {
-            return Ok(());
-        }
         // Deleted before it is written off: half a removal is ended by the next one.
         delete_group(shared, &live.channel().await?, &known, group).await?;
         known.remove_group(group);
@@ -73,9 +60,6 @@ async fn delete_group(shared: &Shared, channel: &Chan, known: &Known, group: &Gr
                 }
             }
         }
-    }
-    if known.is_instance(group) {
-        delete(channel, namespace.life(group)).await?;
     }
     delete(channel, namespace.dead(group)).await
 }

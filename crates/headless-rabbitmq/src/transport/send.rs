@@ -22,7 +22,6 @@ use crate::{
     connection::Live,
     envelope,
     error::{NAME, fault, overdue},
-    instances,
     publisher::Publisher,
     rabbitmq::Shared,
 };
@@ -167,7 +166,6 @@ async fn prepare(
     let live = shared.publish.live(&shared.config).await?;
     let topics: BTreeSet<&TopicName> = batch.iter().map(|message| &message.topic).collect();
     let known = shared.known_with(&live, topics.into_iter()).await?;
-    instances::look(shared);
     let mut going = plan(shared, &known, batch, None, answers);
     if let Err(error) = declare::see_to(shared, waits(batch, &going)).await {
         // The others go.
