@@ -1,8 +1,5 @@
 //! The provider behind a pooler that gives a session to each transaction, against the same suites. Not core over the store:
 //! its cases have time-outs of a tenth of a second, and eight cases that share sessions do not keep to them on two cores.
-//!
-//! Not the transport either, nor core over it: ten of their cases failed there on a busy machine, most with calls that had no
-//! answer in time, and why is not known.
 
 mod fixture;
 #[path = "fixture/pooled.rs"]
@@ -19,5 +16,7 @@ fn main() -> ExitCode {
         .unreported()
         .at_once(8)
         .outbox::<PooledFixture>()
-        .inbox::<PooledFixture>())
+        .inbox::<PooledFixture>()
+        .transport::<PooledFixture>()
+        .consumer_over_transport::<PooledFixture>())
 }

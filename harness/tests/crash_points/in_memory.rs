@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 
 use crate::{
     action::{Action, Spot},
-    judge::judge,
+    judge::{Before, judge},
     place::{BoxError, Place},
     report::Told,
-    workload::{Manner, serve},
+    workload::{Manner, Part, serve},
 };
 
 const LEASE: Duration = Duration::from_millis(300);
@@ -23,7 +23,13 @@ const DELAY: Duration = Duration::from_millis(900);
 pub(crate) async fn run(spot: Option<Spot>, manner: Manner) -> Result<Told, BoxError> {
     let providers = Providers::builtin();
     let urls = ["memory:trial".to_owned(), "memory:trial".to_owned()];
+    let part = move |publishes| Part {
+        trial: 0,
+        publishes,
+        manner,
+    };
     let place = Place::connect(&providers, &urls).await?;
+    let before = Before::look(&place).await;
     let (reached, mut is_reached) = mpsc::unbounded_channel();
     let first = {
         let (providers, urls) = (providers.clone(), urls.clone());
@@ -41,7 +47,7 @@ pub(crate) async fn run(spot: Option<Spot>, manner: Manner) -> Result<Told, BoxE
                 };
                 action.at(point, DELAY, reached, end);
             }
-            let served = serve(&place, LEASE, true, manner).await;
+            let served = serve(&place, LEASE, part(true)).await;
             if let Some(Spot { point, .. }) = spot {
                 // So that nobody waits for a point that is not reached.
                 fail::remove(point.name());
@@ -57,7 +63,7 @@ pub(crate) async fn run(spot: Option<Spot>, manner: Manner) -> Result<Told, BoxE
         let publishes = spot.is_some_and(|spot| spot.action == Action::Abort);
         let ended = on_thread(async move |_| {
             let place = Place::connect(&providers, &urls).await?;
-            serve(&place, LEASE, publishes, manner).await
+            serve(&place, LEASE, part(publishes)).await
         });
         match ended.await? {
             Ended::Done(done) => done?,
@@ -71,7 +77,7 @@ pub(crate) async fn run(spot: Option<Spot>, manner: Manner) -> Result<Told, BoxE
         done?;
     }
     let recovered = at.map(|at| at.elapsed());
-    let judgement = judge(&place).await;
+    let judgement = judge(&place, 0, &before).await;
     Ok(Told::of(judgement, recovered))
 }
 

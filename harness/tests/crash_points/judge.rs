@@ -6,7 +6,7 @@ use headless::{GroupName, Origin};
 
 use crate::{
     place::Place,
-    workload::{AUDIT, DEAD_LETTERS, Fate, MOST_CALLS, NOTES, Order, WORK},
+    workload::{AUDIT, DEAD_LETTERS, Fate, MOST_CALLS, NOTES, Order, WORK, is_of, lines},
 };
 
 /// What was broken, in words; and how often handlers were called.
@@ -15,15 +15,39 @@ pub(crate) struct Judgement {
     pub(crate) calls: u64,
 }
 
-/// Compares what is on the servers with what was published.
-pub(crate) async fn judge(place: &Place) -> Judgement {
+/// What earlier trials have left on the servers.
+pub(crate) struct Before {
+    dead: usize,
+    strays: usize,
+    scrap: u64,
+    calls: u64,
+}
+
+impl Before {
+    pub(crate) async fn look(place: &Place) -> Self {
+        Self {
+            dead: place.dead(&worker()).await,
+            strays: place.dead(&Origin::Relay).await,
+            scrap: place.lag(DEAD_LETTERS).await,
+            calls: place.calls().await,
+        }
+    }
+}
+
+fn worker() -> Origin {
+    Origin::Group(GroupName::parse(WORK).expect("a name"))
+}
+
+/// Compares what is on the servers with what was published in this trial.
+pub(crate) async fn judge(place: &Place, trial: u32, before: &Before) -> Judgement {
     let mut broken = Vec::new();
     let mut must = |holds: bool, what: String| {
         if !holds {
             broken.push(what);
         }
     };
-    let effects = place.effects().await;
+    let mut effects = place.effects().await;
+    effects.retain(|effect| is_of(trial, effect.line));
     let lines_of = |group: &str| -> Vec<u32> {
         let of_group = effects.iter().filter(|effect| effect.group == group);
         of_group.map(|effect| effect.line).collect()
@@ -31,7 +55,7 @@ pub(crate) async fn judge(place: &Place) -> Judgement {
 
     // Nothing lost, and each effect once.
     let done = lines_of(WORK);
-    let wanted: Vec<u32> = Order::all()
+    let wanted: Vec<u32> = Order::all(trial)
         .filter(|order| matches!(order.fate(), Fate::Handled | Fate::FailsOnce))
         .map(|order| order.line)
         .collect();
@@ -55,29 +79,29 @@ pub(crate) async fn judge(place: &Place) -> Judgement {
     // At least once, where that is all that is promised.
     let noted: BTreeSet<u32> = lines_of(AUDIT).into_iter().collect();
     must(
-        noted == (0..NOTES).collect(),
+        noted == lines(trial, NOTES).collect(),
         format!("of {NOTES} notes these were taken: {noted:?}"),
     );
 
     // What cannot be handled waits for an operator, once where an inbox counts it.
-    let group = Origin::Group(GroupName::parse(WORK).expect("a name"));
-    let dead = place.dead(&group).await;
+    let after = Before::look(place).await;
+    let dead = after.dead - before.dead;
     must(
         dead == 1,
         format!("{dead} dead letters of 1 order that cannot be handled"),
     );
-    let strays = place.dead(&Origin::Relay).await;
+    let strays = after.strays - before.strays;
     must(
         (1..=3).contains(&strays),
         format!("{strays} dead letters of the relay"),
     );
-    let scrap = place.lag(DEAD_LETTERS).await;
+    let scrap = after.scrap - before.scrap;
     must(
         (1..=4).contains(&scrap),
         format!("{scrap} messages on the dead topic"),
     );
 
-    let calls = place.calls().await;
+    let calls = after.calls - before.calls;
     must(
         calls <= MOST_CALLS,
         format!("{calls} calls, the most are {MOST_CALLS}"),

@@ -30,9 +30,10 @@ use tokio::{
 
 use self::{
     action::{Action, Spot},
+    on_servers::Worlds,
     place::BoxError,
     report::{Report, Told},
-    workload::Manner,
+    workload::{Manner, Part},
 };
 
 /// How many trials run at once: they mostly wait, for leases to end and for members to stand still.
@@ -47,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 enum Place {
     Memory,
     /// The servers behind these URLs, of a store and of a transport.
-    Servers(&'static str, [String; 2]),
+    Servers(&'static str, [String; 2], Arc<Worlds>),
     /// Why there are none, and whether there have to be.
     Missing(&'static str, String, bool),
 }
@@ -55,7 +56,7 @@ enum Place {
 impl Place {
     fn all() -> [Self; 3] {
         let servers = |name, needed: &[&str], found: Result<[String; 2], Unavailable>| match found {
-            Ok(urls) => Self::Servers(name, urls),
+            Ok(urls) => Self::Servers(name, urls, Arc::default()),
             Err(Unavailable::Absent(why)) => {
                 let required = needed.iter().any(|needed| services::is_required(needed));
                 Self::Missing(name, why, required)
@@ -75,7 +76,7 @@ impl Place {
     const fn name(&self) -> &'static str {
         match self {
             Self::Memory => "memory",
-            Self::Servers(name, _) | Self::Missing(name, ..) => name,
+            Self::Servers(name, ..) | Self::Missing(name, ..) => name,
         }
     }
 
@@ -94,7 +95,7 @@ impl Place {
                 Self::Missing(_, why, true) => return Err(why.into()),
                 Self::Missing(_, why, false) => return Ok(Completion::ignored_with(why)),
                 Self::Memory => runtime()?.block_on(in_a_process(spot, "careful")),
-                Self::Servers(_, urls) => runtime()?.block_on(on_servers::run(urls, spot)),
+                Self::Servers(_, urls, worlds) => runtime()?.block_on(worlds.run(urls, spot)),
             };
             let told = told.map_err(|error| Failed::from(error.to_string()))?;
             report.note(place.name(), spot, &told);
@@ -152,10 +153,17 @@ fn main() -> ExitCode {
             println!("{}", serde_json::to_string(&told)?);
             Ok(())
         }),
-        ["member", store, transport, spot, part] => runtime().map_err(Into::into).and_then(|runtime| {
-            let urls = [store.to_owned(), transport.to_owned()];
-            runtime.block_on(on_servers::member(&urls, Spot::parse(spot), part == "publishes"))
-        }),
+        ["member", store, transport, trial, spot, part] => {
+            runtime().map_err(Into::into).and_then(|runtime| {
+                let urls = [store.to_owned(), transport.to_owned()];
+                let part = Part {
+                    trial: trial.parse()?,
+                    publishes: part == "publishes",
+                    manner: Manner::Careful,
+                };
+                runtime.block_on(on_servers::member(&urls, Spot::parse(spot), part))
+            })
+        }
         _ => return matrix(),
     };
     match told {
@@ -171,7 +179,8 @@ fn matrix() -> ExitCode {
         caught("effect_apart", "handler.committing::abort", wrong),
         caught("note_first", "outbox.appending::abort", wrong),
     ];
-    for place in Place::all() {
+    let places = Place::all();
+    for place in &places {
         trials.push(place.trial(None, &report));
         let spots = Spot::all().filter(|spot| place.has(*spot));
         trials.extend(spots.map(|spot| place.trial(Some(spot), &report)));
@@ -180,6 +189,14 @@ fn matrix() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let listed = arguments.list;
     let conclusion = libtest_mimic::run(&arguments, trials);
+    for place in places {
+        if let Place::Servers(.., worlds) = place {
+            let removed = runtime()
+                .map_err(Into::into)
+                .and_then(|runtime| runtime.block_on(worlds.remove()));
+            removed.expect("the servers are still there");
+        }
+    }
     if !listed {
         print!("{report}");
     }

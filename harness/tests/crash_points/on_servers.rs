@@ -4,6 +4,7 @@ use std::{
     env,
     io::{Write, stdout},
     process,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,10 +17,10 @@ use tokio::{process::Command, sync::mpsc, time::timeout};
 use crate::{
     PATIENCE,
     action::{Action, Spot},
-    judge::judge,
+    judge::{Before, judge},
     place::{BoxError, Place},
     report::{Told, hits},
-    workload::{Manner, serve},
+    workload::{Part, serve},
 };
 
 const LEASE: Duration = Duration::from_secs(1);
@@ -29,7 +30,7 @@ const DELAY: Duration = Duration::from_millis(2_500);
 const REACHED: &str = "reached";
 
 /// One process of a trial: connects, does its part and says how often it has reached each point.
-pub(crate) async fn member(urls: &[String; 2], spot: Option<Spot>, publishes: bool) -> Result<(), BoxError> {
+pub(crate) async fn member(urls: &[String; 2], spot: Option<Spot>, part: Part) -> Result<(), BoxError> {
     let place = Place::connect(&Providers::builtin(), urls).await?;
     if let Some(Spot { point, action }) = spot {
         let reached = || {
@@ -40,36 +41,91 @@ pub(crate) async fn member(urls: &[String; 2], spot: Option<Spot>, publishes: bo
         };
         action.at(point, DELAY, reached, || process::abort());
     }
-    serve(&place, LEASE, publishes, Manner::Careful).await?;
+    serve(&place, LEASE, part).await?;
     writeln!(stdout(), "{}", serde_json::to_string(&hits())?)?;
     Ok(())
 }
 
-/// Runs a trial on these servers, and leaves nothing on them.
-pub(crate) async fn run(servers: &[String; 2], spot: Option<Spot>) -> Result<Told, BoxError> {
-    let sandbox = Sandbox::new();
-    let [store, transport] = servers;
-    let bounds = "max_connections=2&control_connections=1";
-    let sign = if store.contains('?') { '&' } else { '?' };
-    let store = sandbox.url(&format!("{store}{sign}{bounds}"));
-    let transport = if transport == &servers[0] {
-        store.clone()
-    } else {
-        sandbox.url(transport)
-    };
-    let urls = [store, transport];
-    let told = timeout(PATIENCE, play(&urls, spot)).await;
-    for url in &urls {
-        sandbox.remove(url).await?;
-    }
-    told.map_err(|_| format!("not done within {PATIENCE:?}"))?
+/// A place on servers, in which one trial follows the other: making one takes longer than most trials.
+pub(crate) struct World {
+    sandbox: Sandbox,
+    urls: [String; 2],
+    trials: u32,
 }
 
-async fn play(urls: &[String; 2], spot: Option<Spot>) -> Result<Told, BoxError> {
+/// The worlds that no trial is in.
+#[derive(Default)]
+pub(crate) struct Worlds(Mutex<Vec<World>>);
+
+impl Worlds {
+    /// Runs a trial on these servers. A world in which one has failed is used no more.
+    pub(crate) async fn run(&self, servers: &[String; 2], spot: Option<Spot>) -> Result<Told, BoxError> {
+        let free = self.lock().pop();
+        let mut world = match free {
+            Some(world) => world,
+            None => World::make(servers).await?,
+        };
+        world.trials += 1;
+        let played = match timeout(PATIENCE, play(&world.urls, world.trials, spot)).await {
+            Ok(played) => played,
+            Err(_elapsed) => Err(format!("not done within {PATIENCE:?}").into()),
+        };
+        match &played {
+            Ok(told) if told.judged(spot).is_ok() => self.lock().push(world),
+            _ => world.remove().await?,
+        }
+        played
+    }
+
+    /// Leaves nothing on the servers.
+    pub(crate) async fn remove(&self) -> Result<(), BoxError> {
+        let worlds = std::mem::take(&mut *self.lock());
+        for world in worlds {
+            world.remove().await?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<World>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl World {
+    async fn make(servers: &[String; 2]) -> Result<Self, BoxError> {
+        let sandbox = Sandbox::new();
+        let [store, transport] = servers;
+        let bounds = "max_connections=2&control_connections=1";
+        let sign = if store.contains('?') { '&' } else { '?' };
+        let bounded = sandbox.url(&format!("{store}{sign}{bounds}"));
+        let transport = if transport == store {
+            bounded.clone()
+        } else {
+            sandbox.url(transport)
+        };
+        let urls = [bounded, transport];
+        let place = Place::connect(&Providers::builtin(), &urls).await?;
+        place.open().await;
+        Ok(Self {
+            sandbox,
+            urls,
+            trials: 0,
+        })
+    }
+
+    async fn remove(&self) -> Result<(), BoxError> {
+        for url in &self.urls {
+            self.sandbox.remove(url).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn play(urls: &[String; 2], trial: u32, spot: Option<Spot>) -> Result<Told, BoxError> {
     let place = Place::connect(&Providers::builtin(), urls).await?;
-    place.open().await;
+    let before = Before::look(&place).await;
     let (told, mut is_told) = mpsc::unbounded_channel();
-    let mut first = command(urls, spot, true)?;
+    let mut first = command(urls, trial, spot, true)?;
     let first = in_process(&mut first, async {}, move |line| {
         if line == REACHED {
             // Nobody may listen any more.
@@ -78,7 +134,7 @@ async fn play(urls: &[String; 2], spot: Option<Spot>) -> Result<Told, BoxError> 
         false
     });
     let aborts = spot.is_some_and(|spot| spot.action == Action::Abort);
-    let mut second = command(urls, None, aborts)?;
+    let mut second = command(urls, trial, None, aborts)?;
     let second = async {
         let Some(at) = is_told.recv().await else {
             return Ok::<_, BoxError>(None);
@@ -97,19 +153,20 @@ async fn play(urls: &[String; 2], spot: Option<Spot>) -> Result<Told, BoxError> 
     };
     Ok(Told {
         hits,
-        ..Told::of(judge(&place).await, recovered)
+        ..Told::of(judge(&place, trial, &before).await, recovered)
     })
 }
 
 fn command(
     [store, transport]: &[String; 2],
+    trial: u32,
     spot: Option<Spot>,
     publishes: bool,
 ) -> Result<Command, BoxError> {
     let mut command = Command::new(env::current_exe()?);
     let spot = spot.map_or_else(|| "nothing".to_owned(), |spot| spot.to_string());
     let publishes = if publishes { "publishes" } else { "helps" };
-    command.args(["member", store, transport, &spot, publishes]);
+    command.args(["member", store, transport, &trial.to_string(), &spot, publishes]);
     Ok(command)
 }
 

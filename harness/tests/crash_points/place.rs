@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use headless::{
-    AnyStore, AnyTransport, DeadLetterFilter, GroupName, Memory, MemoryTx, Origin, Postgres, PostgresTx,
-    Providers, RabbitMq, Result,
+    AnyStore, AnyTransport, DeadLetterFilter, ErrorKind, GroupName, Memory, MemoryTx, Origin, Postgres,
+    PostgresTx, Providers, RabbitMq, Result,
     postgres::sqlx::{AssertSqlSafe, Error as SqlError, Row, query, query_scalar, raw_sql},
 };
 use headless_abstractions::{OwnedTx, Transport, UnitOfWorkStore};
@@ -124,7 +124,7 @@ impl Place {
     /// How many messages are dead letters of this origin.
     pub(crate) async fn dead(&self, origin: &Origin) -> usize {
         let letters = self.store.dead_letters().expect("the store keeps them");
-        let page = letters.list(&DeadLetterFilter::open(), None, 100).await;
+        let page = letters.list(&DeadLetterFilter::open(), None, 1_000).await;
         let letters = page.expect("they are listed").items;
         letters.iter().filter(|letter| letter.origin == *origin).count()
     }
@@ -140,7 +140,11 @@ impl Place {
             (None, Some(postgres)) => postgres.lag(&group).await,
             (None, None) => self.in_memory().lag(&group).await,
         };
-        lag.expect("it is told")
+        match lag {
+            // Nobody was there yet.
+            Err(error) if error.kind() == ErrorKind::NotFound => 0,
+            lag => lag.expect("it is told"),
+        }
     }
 }
 

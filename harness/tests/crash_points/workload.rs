@@ -24,6 +24,8 @@ pub(crate) const DEAD_LETTERS: &str = "dead-letters";
 /// How many orders there are, and notes.
 pub(crate) const ORDERS: u32 = 12;
 pub(crate) const NOTES: u32 = 4;
+/// Lines of different trials on the same servers are this far apart.
+const APART: u32 = 1_000;
 const PREFETCH: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// The calls of handlers where nothing happens: each order and note, the order that fails once, the two that stand behind
@@ -50,12 +52,12 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    pub(crate) fn all() -> impl Iterator<Item = Self> {
-        (0..ORDERS).map(|line| Self { line })
+    pub(crate) fn all(trial: u32) -> impl Iterator<Item = Self> {
+        lines(trial, ORDERS).map(|line| Self { line })
     }
 
     pub(crate) fn fate(self) -> Fate {
-        match self.line {
+        match self.line % APART {
             4 => Fate::FailsOnce,
             7 => Fate::Dead,
             9 => Fate::Discarded,
@@ -64,7 +66,7 @@ impl Order {
     }
 
     pub(crate) fn key(self) -> String {
-        format!("key-{}", self.line % 3)
+        format!("key-{}", self.line % APART % 3)
     }
 }
 
@@ -78,6 +80,16 @@ impl Event for Order {
     fn idempotency_key(&self) -> Option<Cow<'_, str>> {
         Some(self.line.to_string().into())
     }
+}
+
+/// The first lines of a trial.
+pub(crate) fn lines(trial: u32, count: u32) -> impl Iterator<Item = u32> {
+    (0..count).map(move |line| trial * APART + line)
+}
+
+/// Whether a line is of this trial.
+pub(crate) const fn is_of(trial: u32, line: u32) -> bool {
+    line / APART == trial
 }
 
 macro_rules! unordered {
@@ -117,16 +129,20 @@ pub(crate) enum Manner {
     NoteFirst,
 }
 
+/// What a member does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// The number of the trial on its servers.
+    pub(crate) trial: u32,
+    pub(crate) publishes: bool,
+    pub(crate) manner: Manner,
+}
+
 /// Runs a member until everything is settled that it publishes, or that waits already.
-pub(crate) async fn serve(
-    place: &Place,
-    lease: Duration,
-    publishes: bool,
-    manner: Manner,
-) -> Result<(), BoxError> {
-    let runtime = builder(place, lease, manner).start().await?;
-    if publishes {
-        publish_all(place, &runtime, manner).await;
+pub(crate) async fn serve(place: &Place, lease: Duration, part: Part) -> Result<(), BoxError> {
+    let runtime = builder(place, lease, part.manner).start().await?;
+    if part.publishes {
+        publish_all(place, &runtime, part).await;
     }
     runtime.settled(Duration::from_mins(1)).await?;
     runtime.shutdown(Duration::from_secs(20)).await?;
@@ -218,16 +234,18 @@ async fn work(place: &Place, order: Order, cx: &Context, manner: Manner) -> Hand
 
 /// Publishes everything, each until it succeeds. Orders are published once, whoever does it; of the others a second one
 /// is known by its idempotency key, where there is somebody to know it.
-async fn publish_all(place: &Place, runtime: &Runtime, manner: Manner) {
-    for order in Order::all() {
+async fn publish_all(place: &Place, runtime: &Runtime, Part { trial, manner, .. }: Part) {
+    for order in Order::all(trial) {
         until_it_succeeds(async || publish_once(place, runtime, order, manner).await).await;
     }
     let publisher = runtime.publisher();
-    for line in 0..NOTES {
+    for line in lines(trial, NOTES) {
         until_it_succeeds(async || Ok(publisher.publish(&Note { line }).await.map(drop)?)).await;
     }
-    until_it_succeeds(async || Ok(publisher.publish(&Stray { line: 0 }).await.map(drop)?)).await;
-    until_it_succeeds(async || Ok(publisher.publish(&Scrap { line: 0 }).await.map(drop)?)).await;
+    for line in lines(trial, 1) {
+        until_it_succeeds(async || Ok(publisher.publish(&Stray { line }).await.map(drop)?)).await;
+        until_it_succeeds(async || Ok(publisher.publish(&Scrap { line }).await.map(drop)?)).await;
+    }
 }
 
 async fn publish_once(

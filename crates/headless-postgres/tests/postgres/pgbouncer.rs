@@ -49,6 +49,20 @@ async fn should_migrate_and_connect_when_sessions_are_shared() {
 }
 
 #[tokio::test]
+async fn should_have_no_statement_compiled_when_sessions_are_shared() {
+    run(async |_, config| {
+        let postgres = Postgres::connect_with(config).await.unwrap();
+        for _ in 0..4 {
+            let mut tx = postgres.begin().await.unwrap();
+            let jit: String = sqlx::query_scalar("show jit").fetch_one(tx.conn()).await.unwrap();
+            assert_eq!(jit, "off");
+            Box::new(tx).rollback().await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn should_keep_units_of_work_apart_when_many_share_two_sessions() {
     run(async |world, config| {
         let postgres = Postgres::connect_with(config).await.unwrap();
