@@ -38,7 +38,11 @@ pub(crate) async fn run(args: &DemoArgs) -> Result<Report> {
     };
     bar.finish_and_clear();
     let removed = trial.remove().await;
-    report.and_then(|report| Ok(removed.map(|()| report)?))
+    let report = report.and_then(|report| Ok(removed.map(|()| report)?))?;
+    if args.crash_after.is_some() && !trial.took_one_away() {
+        bail!("--crash-after: fewer messages were handled, and no member was taken away");
+    }
+    Ok(report)
 }
 
 async fn play(trial: &Trial, lines: &[Line]) -> Result<(Tally, Vec<Figures>)> {

@@ -230,10 +230,8 @@ impl Builder {
                 Environment::system(none, self.label())
             }
         };
-        self.plan(&environment).check_before_connecting(
-            self.configured.store.is_some(),
-            self.configured.transport.is_some(),
-        )
+        let [store, transport] = self.configured.is_named;
+        self.plan(&environment).check_before_connecting(store, transport)
     }
 
     /// Checks everything, then starts: the store and the transport of a configuration are connected to, topics and groups
@@ -258,10 +256,9 @@ impl Builder {
             }
         };
         if self.configured.is_any() {
-            self.plan(&environment).check_before_connecting(
-                self.configured.store.is_some(),
-                self.configured.transport.is_some(),
-            )?;
+            let [store, transport] = self.configured.is_named;
+            self.plan(&environment)
+                .check_before_connecting(store, transport)?;
             self.connect().await?;
         }
         let explained = self.explain_of(&environment.node);

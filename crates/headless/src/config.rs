@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    fmt, fs,
+    fmt, fs, io,
+    io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,8 +29,8 @@ const MOST_TEXT: u64 = 1024 * 1024;
 
 /// What an operator sets without touching the code: texts in TOML, and variables.
 ///
-/// A later text goes before an earlier one, and a variable before every text; what the builder is given in code goes
-/// before them all. Nothing is read from the environment but by [`from_env`](Self::from_env). Nothing is refused here:
+/// A later text goes before an earlier one, and a variable before every text; a setting that the builder is given in code goes
+/// before them all, but a store, a transport or a topic may not be given in both. Nothing is read from the environment but by [`from_env`](Self::from_env). Nothing is refused here:
 /// what is wrong is reported with everything else that is wrong, by [`Builder::check`](crate::Builder::check) and at
 /// start-up.
 ///
@@ -115,14 +116,15 @@ impl Config {
         self
     }
 
-    /// With the text of this file, read now.
+    /// With the text of this file, read now, on the thread of the caller.
     #[must_use]
     pub fn with_file(mut self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         match read(path) {
             Ok(text) => self.with_text(path.display().to_string(), &text),
             Err(problem) => {
-                self.problems.push(format!("the configuration {problem}"));
+                let shown = path.display();
+                self.problems.push(format!("the configuration {shown} {problem}"));
                 self
             }
         }
@@ -166,15 +168,23 @@ impl fmt::Debug for Config {
     }
 }
 
-/// The text of a file, or what is wrong with it.
+/// The text of a file, or what is wrong with it. Of what is no file of a disk nothing is read: a pipe may keep one waiting,
+/// and a device has no end.
 fn read(path: &Path) -> Result<String, String> {
-    let shown = path.display();
-    let cannot = |error: std::io::Error| format!("file {shown} cannot be read: {error}");
-    let bytes = fs::metadata(path).map_err(cannot)?.len();
-    if bytes > MOST_TEXT {
-        return Err(format!("file {shown} is {bytes} bytes, the limit is {MOST_TEXT}"));
+    let cannot = |error: io::Error| format!("cannot be read: {error}");
+    if !fs::metadata(path).map_err(cannot)?.is_file() {
+        return Err("is no regular file".to_owned());
     }
-    fs::read_to_string(path).map_err(cannot)
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(cannot)?;
+    file.take(MOST_TEXT + 1)
+        .read_to_string(&mut text)
+        .map_err(cannot)?;
+    if u64::try_from(text.len()).is_ok_and(|bytes| bytes <= MOST_TEXT) {
+        Ok(text)
+    } else {
+        Err(format!("has more than {MOST_TEXT} bytes, the limit"))
+    }
 }
 
 #[cfg(all(test, feature = "memory"))]

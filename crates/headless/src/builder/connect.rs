@@ -10,12 +10,15 @@ use crate::{Connected, Source, config::Endpoint};
 pub(crate) struct Configured {
     pub(crate) store: Option<Endpoint>,
     pub(crate) transport: Option<Endpoint>,
+    /// Whether the configuration names a store, and a transport, be it of use or not.
+    pub(crate) is_named: [bool; 2],
     is_connected: bool,
 }
 
 impl Configured {
-    pub(super) fn is_any(&self) -> bool {
-        self.store.is_some() || self.transport.is_some()
+    pub(super) const fn is_any(&self) -> bool {
+        let [store, transport] = self.is_named;
+        store || transport
     }
 
     /// Where the store, or the transport, came from.

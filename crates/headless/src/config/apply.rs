@@ -50,6 +50,7 @@ impl Config {
             topics,
             mut problems,
         } = gathered;
+        builder.configured.is_named = [store.is_named(), transport.is_named()];
         builder.configured.store = store.finish(Side::Store, &mut problems);
         builder.configured.transport = transport.finish(Side::Transport, &mut problems);
         for (name, topic) in topics {
@@ -99,6 +100,7 @@ impl Gathered {
                 let topic = self.topics.entry(name.clone()).or_default();
                 topic.source = source.clone();
                 match of {
+                    OfTopic::Itself => written.empty(),
                     OfTopic::Partitions => u16::read(written).map(|count| topic.partitions = Some(count)),
                     OfTopic::Required => bool::read(written).map(|required| topic.required = required),
                 }

@@ -50,7 +50,8 @@ struct Found {
 }
 
 impl Draft {
-    /// Takes what an entry says; a later layer goes before an earlier one, and in one layer only one form is allowed.
+    /// Takes what an entry says; a later layer goes before an earlier one, and in one layer only one form is allowed. A URL
+    /// takes the password of an earlier layer away: that was for another server.
     pub(super) fn take(&mut self, part: Part, entry: &Entry, layer: usize, problems: &mut Vec<String>) {
         let found = Found {
             written: entry.written.clone(),
@@ -72,7 +73,21 @@ impl Draft {
                 found.source.place()
             ));
         }
+        let is_url = matches!(part, Part::Url | Part::UrlFile);
         *place = Some(found);
+        if is_url
+            && self
+                .password
+                .as_ref()
+                .is_some_and(|password| password.layer < layer)
+        {
+            self.password = None;
+        }
+    }
+
+    /// Whether anything says where it is, be it of use or not.
+    pub(super) const fn is_named(&self) -> bool {
+        self.url.is_some()
     }
 
     /// The endpoint, if there is one and nothing is wrong with it.
@@ -101,7 +116,12 @@ impl Draft {
         let mut from = None;
         if let Some((secret, found)) = password {
             let secret = secret?;
-            let wrong = if parsed.has_password() {
+            // A later layer goes before what the URL of an earlier one has where a URL has a password.
+            let is_doubled = match found.layer > url.layer {
+                true => parsed.has_query_password(),
+                false => parsed.has_password(),
+            };
+            let wrong = if is_doubled {
                 Some(format!("{} has a password too: keep one", url.key))
             } else if parsed.set_password(secret.expose()) {
                 None
@@ -130,8 +150,9 @@ impl Found {
                 return Ok(text);
             }
             // Editors end a file with a line's end, which no URL and no password has.
-            let mut text = read(Path::new(&text))
-                .map_err(|problem| format!("names a file that is of no use: {problem}"))?;
+            // The name stays out of the problem: it is the secret itself where one took this key for the other.
+            let mut text =
+                read(Path::new(&text)).map_err(|problem| format!("names a file that {problem}"))?;
             text.truncate(text.trim_end_matches(['\r', '\n']).len());
             Ok(text)
         });

@@ -24,6 +24,8 @@ pub(super) enum Part {
 /// What is said of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OfTopic {
+    /// That there is one.
+    Itself,
     Partitions,
     Required,
 }
@@ -91,6 +93,7 @@ impl Key {
                 .iter()
                 .find(|(name, _)| name == last)
                 .map_or(Meaning::Unknown, |(_, of)| Meaning::Topic(topic.clone(), *of)),
+            [topics, topic] if topics == "topics" => Meaning::Topic(topic.clone(), OfTopic::Itself),
             _ => meaning(&name),
         };
         Self {
@@ -98,6 +101,12 @@ impl Key {
             meaning,
             is_variable: false,
         }
+    }
+
+    /// Whether keys may stand under this path.
+    pub(super) fn is_heading(path: &[String]) -> bool {
+        let heading = format!("{}.", path.join("."));
+        heading == "topics." || known().any(|name| name.starts_with(&heading))
     }
 
     /// The key of a variable, from what follows the prefix.

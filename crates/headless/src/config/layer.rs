@@ -53,17 +53,18 @@ impl Layer {
     fn add_table(&mut self, text: &str, table: &DeTable<'_>, path: &mut Vec<String>) {
         for (key, value) in table {
             path.push(key.get_ref().clone().into_owned());
-            if let DeValue::Table(table) = value.get_ref() {
-                self.add_table(text, table, path);
-            } else {
-                self.entries.push(Entry {
+            match value.get_ref() {
+                DeValue::Table(table) if !table.is_empty() => self.add_table(text, table, path),
+                // A heading with nothing under it, as when all of it is commented out.
+                DeValue::Table(_) if Key::is_heading(path) => {}
+                _ => self.entries.push(Entry {
                     key: Key::of_toml(path),
                     written: written(value),
                     source: Source::File {
                         name: self.name.clone(),
                         line: line(text, key.span().start),
                     },
-                });
+                }),
             }
             path.pop();
         }
@@ -108,7 +109,7 @@ fn written(value: &Spanned<DeValue<'_>>) -> Written {
         DeValue::Float(_) => Written::Other("a number with a fraction"),
         DeValue::Datetime(_) => Written::Other("a date or a time"),
         DeValue::Array(_) => Written::Other("an array"),
-        DeValue::Table(_) => Written::Other("a table"),
+        DeValue::Table(_) => Written::Empty,
     }
 }
 

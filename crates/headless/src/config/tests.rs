@@ -91,7 +91,7 @@ async fn should_report_every_problem_with_key_place_and_limit_when_much_is_wrong
         "topics.\"no spaces\".partition (file orders.toml, line 12) is unknown: do you mean topics.\"no spaces\".partitions?",
         "topic: ",
         "2000",
-        "file /no/such/file.toml cannot be read",
+        "the configuration /no/such/file.toml cannot be read",
         "broken.toml, line 1: ",
         "purge.batch is 0 (variable HEADLESS__PURGE__BATCH), the least is 1",
         "HEADLESS__RELAY_BATCH is unknown: do you mean HEADLESS__RELAY__BATCH?",
@@ -165,6 +165,19 @@ async fn should_never_show_a_secret_when_it_explains_or_refuses() {
             "store.url = \"memory:hunter2\"\nstore.password = \"hunter2\"".to_owned(),
             vec![],
         ),
+        (
+            "store.url = \"postgres://app@db/orders\"\nstore.password_file = \"hunter2\"".to_owned(),
+            vec![("HEADLESS__TRANSPORT__URL_FILE", "amqp://app:hunter2@mq")],
+        ),
+        // What is not encoded ends the host: the user and the head of the password would be shown as host and port.
+        (
+            "store.url = \"postgres://hunter2:1234/x@db/orders\"".to_owned(),
+            vec![("HEADLESS__TRANSPORT__URL", "amqp://hunter2:12?x@mq")],
+        ),
+        (
+            "store.url = \"postgres://hunter2:1234#x@db/orders\"".to_owned(),
+            vec![],
+        ),
     ] {
         let config = Config::new()
             .with_text("orders.toml", &format!("service = \"orders\"\n{text}"))
@@ -206,8 +219,8 @@ async fn should_refuse_what_contradicts_itself_when_a_url_or_a_password_is_given
     let text = refused(&both).await;
     for problem in [
         "store.url (file orders.toml, line 2) and store.url_file (file orders.toml, line 4) are both given",
-        "store.url_file names a file that is of no use",
-        "transport.password_file names a file that is of no use",
+        "store.url_file names a file that cannot be read",
+        "transport.password_file names a file that cannot be read",
     ] {
         assert!(text.contains(problem), "{text} lacks {problem:?}");
     }
@@ -230,6 +243,118 @@ async fn should_refuse_what_contradicts_itself_when_a_url_or_a_password_is_given
         &explained(&over),
         "store = memory: (variable HEADLESS__STORE__URL)",
     );
+}
+
+/// The URL of the store that these texts and variables make, and where its password came from.
+fn store(texts: &[&str], variables: &[(&'static str, &'static str)]) -> Result<(String, String), String> {
+    let mut config = Config::new().with_variables([("HEADLESS__SERVICE", "orders")]);
+    for (n, text) in texts.iter().enumerate() {
+        config = config.with_text(format!("{n}.toml"), text);
+    }
+    let builder = Headless::from_config(&config.with_variables(variables.iter().copied()));
+    match &builder.configured.store {
+        Some(endpoint) => Ok((
+            endpoint.url.expose().to_owned(),
+            endpoint
+                .password
+                .as_ref()
+                .map_or_else(String::new, |source| source.place()),
+        )),
+        None => Err(builder.check().unwrap_err().to_string()),
+    }
+}
+
+#[tokio::test]
+async fn should_keep_a_password_from_another_server_when_a_later_layer_names_one() {
+    let text = "store.url = \"sqs://app@db/orders\"\nstore.password = \"secret\"";
+    let of_text = store(&[text], &[]).unwrap();
+    assert_eq!(
+        of_text,
+        (
+            "sqs://app:secret@db/orders".to_owned(),
+            " (file 0.toml, line 2)".to_owned()
+        )
+    );
+    let elsewhere = store(&[text], &[("HEADLESS__STORE__URL", "sqs://app@staging/orders")]).unwrap();
+    assert_eq!(elsewhere, ("sqs://app@staging/orders".to_owned(), String::new()));
+    // Where none is taken, none is in the way.
+    let memory = store(&[text], &[("HEADLESS__STORE__URL", "memory:a")]).unwrap();
+    assert_eq!(memory.0, "memory:a");
+    let both = [
+        ("HEADLESS__STORE__URL", "sqs://app@staging/orders"),
+        ("HEADLESS__STORE__PASSWORD", "other"),
+    ];
+    assert_eq!(store(&[text], &both).unwrap().0, "sqs://app:other@staging/orders");
+    let later = store(&[text, "store.url = \"sqs://app@later\""], &[]).unwrap();
+    assert_eq!(later.0, "sqs://app@later");
+}
+
+#[tokio::test]
+async fn should_go_before_the_password_of_an_earlier_url_when_it_is_of_a_later_layer() {
+    let variable = [("HEADLESS__STORE__PASSWORD", "secret")];
+    let (url, source) = store(&["store.url = \"sqs://app:dev@db\""], &variable).unwrap();
+    assert_eq!(url, "sqs://app:secret@db");
+    assert_eq!(source, " (variable HEADLESS__STORE__PASSWORD)");
+    // Of two in one URL the client would take the other.
+    let refused = store(&["store.url = \"sqs://app@db?password=dev\""], &variable).unwrap_err();
+    assert!(refused.contains("has a password too"), "{refused}");
+}
+
+#[tokio::test]
+async fn should_report_nothing_that_is_not_so_when_the_transport_is_named_and_of_no_use() {
+    let config = Config::new().with_text(
+        "orders.toml",
+        "service = \"orders\"\nstore.url = \"memory:a\"\ntransport.url = \"no url\"",
+    );
+    let consumer = crate::Consumer::group("billing").on(async |_: Placed, _| Ok(()));
+    let builder = Headless::from_config(&config).topic::<Placed>(crate::Ordered::no());
+    let text = builder.consumer(consumer).check().unwrap_err().to_string();
+    assert!(
+        text.contains("transport.url (file orders.toml, line 3)"),
+        "{text}"
+    );
+    assert!(!text.contains("needs a transport"), "{text}");
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Placed;
+
+impl crate::Event for Placed {
+    const TOPIC: &'static str = "orders.placed";
+}
+
+#[tokio::test]
+async fn should_take_a_table_for_what_it_is_when_nothing_is_in_it() {
+    // All that stood under `relay` is commented out; a topic may need nothing else.
+    assert_has(
+        &explained(&config("[relay]\n[topics.\"orders.placed\"]\n")),
+        "topic.orders.placed = no order (file orders.toml, line 5)",
+    );
+    let text = refused(&config("[relya]\n[topics]\nplaced = 3\n")).await;
+    assert!(
+        text.contains("relya (file orders.toml, line 4) is unknown"),
+        "{text}"
+    );
+    assert!(
+        text.contains("topics.placed is a number, it must be a table (file orders.toml, line 6)"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn should_read_no_more_than_the_limit_when_a_file_has_no_end() {
+    for (file, wanted) in [("/dev/zero", "is no regular file"), ("/", "is no regular file")] {
+        let text = refused(&config("").with_file(file)).await;
+        assert!(
+            text.contains(&format!("the configuration {file} {wanted}")),
+            "{text}"
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let large = folder.path().join("large.toml");
+    fs::write(&large, vec![b'#'; 1024 * 1024 + 1]).unwrap();
+    let text = refused(&config("").with_file(&large)).await;
+    assert!(text.contains("has more than 1048576 bytes, the limit"), "{text}");
 }
 
 #[tokio::test]

@@ -13,6 +13,10 @@ pub struct ProviderUrl(Url);
 impl ProviderUrl {
     pub(crate) fn parse(text: &str) -> Result<Self> {
         match Url::parse(text) {
+            Ok(url) if Self(url.clone()).is_cut_in_a_password() => Err(Error::invalid(
+                "this is no provider's URL (an @ follows what ends the host): in a password write / as %2F, ? as %3F and # as %23",
+            )
+            .with_operation("connect")),
             Ok(url) => Ok(Self(url)),
             // The text itself stays out of the error: it may hold a password.
             Err(error) => Err(Error::invalid(format!(
@@ -36,7 +40,24 @@ impl ProviderUrl {
 
     /// Whether there is a password in it, where a URL has one or in its query.
     pub(crate) fn has_password(&self) -> bool {
-        self.0.password().is_some() || self.0.query_pairs().any(|(name, _)| name == "password")
+        self.0.password().is_some() || self.has_query_password()
+    }
+
+    /// Whether there is a password in its query.
+    pub(crate) fn has_query_password(&self) -> bool {
+        self.0.query_pairs().any(|(name, _)| name == "password")
+    }
+
+    /// Whether what was to be a password is elsewhere: it had a `/`, `?` or `#` in it that was not encoded, and what precedes
+    /// that was taken for host and port, which are shown.
+    fn is_cut_in_a_password(&self) -> bool {
+        let url = &self.0;
+        let in_query = url.query().and_then(|query| query.split_once('@'));
+        url.has_host()
+            && url.username().is_empty()
+            && (url.path().contains('@')
+                || url.fragment().is_some_and(|fragment| fragment.contains('@'))
+                || in_query.is_some_and(|(before, _)| !before.contains('=')))
     }
 
     /// Puts a password in, as it is; `false` when a URL of this form takes none.

@@ -15,6 +15,8 @@ pub(crate) enum Written {
     Number(String),
     /// A boolean of TOML.
     Boolean(bool),
+    /// A table of TOML with nothing in it.
+    Empty,
     /// What no setting is: the name of its kind.
     Other(&'static str),
     /// A variable, which has no kinds.
@@ -27,8 +29,17 @@ impl Written {
             Self::Text(_) => "a string",
             Self::Number(_) => "a number",
             Self::Boolean(_) => "true or false",
+            Self::Empty => "a table",
             Self::Other(kind) => kind,
             Self::Variable(_) => "text",
+        }
+    }
+
+    /// Nothing, of a table that may have keys.
+    pub(crate) fn empty(&self) -> Result<(), String> {
+        match self {
+            Self::Empty => Ok(()),
+            _ => Err(format!("is {}, it must be a table", self.kind())),
         }
     }
 

@@ -40,7 +40,8 @@ impl Figures {
     }
 }
 
-/// The figures of a whole trial. What was published, handled and lost is counted from rows, never from what members say.
+/// The figures of a whole trial. What was published and handled is counted from rows, never from what members say; that what is
+/// missing is a dead letter is what they say.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Report {
@@ -88,9 +89,42 @@ impl Report {
         }
     }
 
-    /// Whether nothing was lost, doubled or overtaken.
+    /// Whether everything was published, and nothing lost, doubled or overtaken.
     #[must_use]
     pub const fn is_sound(&self) -> bool {
-        self.lost == 0 && self.order_violations == 0 && self.doubled == 0
+        self.published == self.lines && self.lost == 0 && self.order_violations == 0 && self.doubled == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn should_be_sound_only_when_all_was_published_and_none_lost_doubled_or_overtaken() {
+        let sound = Tally {
+            published: 4,
+            handled: 2,
+            duplicates: 1,
+            ..Tally::default()
+        };
+        let dead = Figures {
+            dead: 1,
+            ..Figures::default()
+        };
+        let report = |lines, tally| Report::of(lines, tally, &[dead], Duration::from_millis(1_234));
+        assert!(report(4, sound).is_sound());
+        assert!(!report(5, sound).is_sound(), "one was not published");
+        for broken in [
+            Tally { handled: 1, ..sound },
+            Tally { doubled: 1, ..sound },
+            Tally {
+                order_violations: 1,
+                ..sound
+            },
+        ] {
+            assert!(!report(4, broken).is_sound(), "{broken:?}");
+        }
+        assert!((report(4, sound).elapsed_seconds - 1.234).abs() < f64::EPSILON);
     }
 }

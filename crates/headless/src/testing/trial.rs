@@ -7,7 +7,7 @@ use std::{
     io::Write,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -63,6 +63,12 @@ impl Trial {
     pub fn watched_by(mut self, watch: impl Fn(bool) + Send + Sync + 'static) -> Self {
         self.toll.watch = Some(Arc::new(watch));
         self
+    }
+
+    /// Whether a member was taken away: not if fewer messages were handled than [`crash_after`](Self::crash_after) says.
+    #[must_use]
+    pub fn took_one_away(&self) -> bool {
+        self.toll.took.load(Relaxed)
     }
 
     /// The places of this trial: the URL of the store and that of the transport.
@@ -146,12 +152,12 @@ impl Trial {
 /// The URL of a place that is in `sandbox`.
 fn place(sandbox: &Sandbox, server: &str) -> String {
     let url = sandbox.url(server);
-    match url.contains("schema=") {
-        true => format!(
+    match url.split(':').next() {
+        Some("postgres" | "postgresql") => format!(
             "{url}&idle_in_transaction_timeout={}s",
             IDLE_IN_TRANSACTION.as_secs()
         ),
-        false => url,
+        _ => url,
     }
 }
 
@@ -185,6 +191,7 @@ async fn process<T: DeserializeOwned, E: From<io::Error>>(
 struct Toll {
     /// How many messages are still to be handled until one takes its member away.
     left: Arc<AtomicU64>,
+    took: Arc<AtomicBool>,
     watch: Option<Arc<dyn Fn(bool) + Send + Sync>>,
 }
 
@@ -195,6 +202,7 @@ impl Toll {
             .left
             .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
         let goes = left == Ok(1);
+        self.took.fetch_or(goes, Relaxed);
         if let Some(watch) = &self.watch {
             watch(goes);
         }

@@ -101,6 +101,7 @@ async fn should_replace_the_member_that_is_taken_away_and_lose_nothing() {
 
     assert_eq!(redelivered.len(), 2, "one of the three was taken away");
     assert_eq!(gone.load(Relaxed), 1);
+    assert!(trial.took_one_away());
     // What was handled is told once each: a repeated delivery has its mark.
     assert_eq!(told.load(Relaxed), MESSAGES as usize);
     let memory: Memory = servers.0.typed().expect("it is in memory");
