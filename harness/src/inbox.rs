@@ -15,7 +15,7 @@ mod rounds;
 mod states;
 mod tallying;
 mod unit_of_work;
-mod worker;
+pub(crate) mod worker;
 
 use crate::{Suites, case::Case, fixture::StoreFixture};
 

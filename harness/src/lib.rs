@@ -25,6 +25,7 @@ mod fault_proxy;
 mod faults;
 mod fixture;
 mod inbox;
+mod membership;
 mod memory;
 mod mutation;
 mod outbox;

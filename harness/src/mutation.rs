@@ -359,6 +359,42 @@ mutations! {
         /// A parked message that waits behind another is shown as due.
         FollowersAreDue,
     }
+    MEMBERSHIP {
+        /// A node is seen from its first heartbeat on.
+        RegisterUnseen,
+        /// An owner has the same incarnation for ever.
+        IncarnationStands,
+        /// What a node says of itself is not kept.
+        FactsForgotten,
+        /// A heartbeat is answered and not done.
+        HeartbeatForgotten,
+        /// Every heartbeat is accepted.
+        BeatEveryone,
+        /// A suspected node is shown as alive.
+        SuspicionHidden,
+        /// A good-bye is answered and not done.
+        LeaveForgotten,
+        /// Nobody is ever forgotten.
+        ForgetNobody,
+        /// Who lives is forgotten, too.
+        ForgetLive,
+        /// The list of nodes ends with its first page.
+        OneNodePage,
+        /// Limits and cursors are bent into what fits.
+        NodesUnchecked,
+        /// A death is told, and frees nothing.
+        DeathKeepsClaims,
+        /// A death gives the rounds back that had begun.
+        DeathReturnsRounds,
+        /// A burial frees everyone's claims.
+        DeathFreesEveryone,
+        /// A burial frees what the suspected hold, too.
+        SuspicionFrees,
+        /// A death is told by every burial after it.
+        DeathToldTwice,
+        /// Who registered anew after its death is buried for its former life.
+        BuryReborn,
+    }
 }
 
 /// A fixture with a mutation planted at its driver seam; with none it changes nothing.

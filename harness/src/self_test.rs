@@ -6,7 +6,7 @@ use libtest_mimic::{Arguments, Completion, Trial};
 
 use crate::{
     case::{Case, Verdict},
-    consumer, inbox,
+    consumer, inbox, membership,
     memory::MemoryFixture,
     mutation::{Mutated, Mutation},
     outbox,
@@ -21,6 +21,7 @@ pub fn mutation_self_test() -> ExitCode {
     let mut trials = suite("transport", transport::cases(), Mutation::TRANSPORT);
     trials.extend(suite("outbox", outbox::cases(), Mutation::OUTBOX));
     trials.extend(suite("inbox", inbox::cases(), Mutation::INBOX));
+    trials.extend(suite("membership", membership::cases(), Mutation::MEMBERSHIP));
     // Its mutations are those of the drivers: the drivers' own suites catch each of them.
     trials.extend(suite("consumer", consumer::cases(), &[]));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

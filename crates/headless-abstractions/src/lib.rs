@@ -18,6 +18,7 @@ mod failure;
 mod header;
 mod id;
 mod inbox;
+mod membership;
 mod message;
 mod name;
 mod outbox;
@@ -45,6 +46,9 @@ pub use failure::{Failure, FailureCause};
 pub use header::{HeaderName, HeaderValue, Headers};
 pub use id::{DeadId, Epoch, MessageId, Owner};
 pub use inbox::{Admission, Arrival, Hold, InboxState, InboxStore, Marked};
+pub use membership::{
+    Beat, Buried, Incarnation, MembershipStore, NodeEntry, NodeFacts, NodeState, Registration,
+};
 pub use message::{Message, Priority, TraceContext};
 pub use name::{GroupName, TopicName};
 pub use outbox::{Appended, ClaimOutbox, ClaimedOutbox, InFlight, OutboxRow, OutboxStore};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    DeadLetterQueries, DeadLetterStore, InboxQueries, InboxStore, OutboxQueries, OutboxStore, ParkedStore,
-    PulseStore, UnitOfWorkStore,
+    DeadLetterQueries, DeadLetterStore, InboxQueries, InboxStore, MembershipStore, OutboxQueries,
+    OutboxStore, ParkedStore, PulseStore, UnitOfWorkStore,
 };
 
 /// Which store: equal for two handles if and only if a transaction of one covers the rows of the other.
@@ -92,6 +92,8 @@ pub struct StoreParts {
     pub inbox: Option<InboxParts>,
     /// Its idle question. A store that has any part that is polled has it.
     pub pulse: Option<Arc<dyn PulseStore>>,
+    /// The nodes that use it, and the end of the claims of those that die.
+    pub membership: Option<Arc<dyn MembershipStore>>,
 }
 
 impl StoreParts {
@@ -103,6 +105,7 @@ impl StoreParts {
             outbox: None,
             inbox: None,
             pulse: None,
+            membership: None,
         }
     }
 
@@ -138,6 +141,13 @@ impl StoreParts {
     #[must_use]
     pub fn with_pulse(mut self, store: Arc<dyn PulseStore>) -> Self {
         self.pulse = Some(store);
+        self
+    }
+
+    /// With these nodes. Their deaths must free the claims of every other part that is given.
+    #[must_use]
+    pub fn with_membership(mut self, store: Arc<dyn MembershipStore>) -> Self {
+        self.membership = Some(store);
         self
     }
 }

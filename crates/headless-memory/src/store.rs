@@ -7,6 +7,7 @@ mod inbox;
 mod inbox_queries;
 mod inbox_table;
 mod locks;
+mod membership;
 mod outbox;
 mod outbox_queries;
 mod outbox_table;
@@ -34,6 +35,7 @@ use self::{
     dead_letter_table::DeadLetterTable,
     inbox_table::InboxTable,
     locks::{LockKey, Locks, TxId},
+    membership::NodeTable,
     outbox_table::OutboxTable,
     tables::Tables,
 };
@@ -48,6 +50,7 @@ impl Store for Memory {
         StoreParts::new(StoreInfo::new("memory", self.server.id, false, "memory:"))
             .with_outbox(store.clone())
             .with_inbox(store.clone())
+            .with_membership(store.clone())
             .with_pulse(store)
     }
 }
@@ -71,6 +74,7 @@ struct State {
     outbox: OutboxTable,
     inbox: InboxTable,
     dead_letters: DeadLetterTable,
+    nodes: NodeTable,
     tables: Tables,
     locks: Locks,
     sequence: Sequence,
@@ -112,6 +116,7 @@ impl Database {
             outbox: OutboxTable::new(config.outbox_capacity.get()),
             inbox: InboxTable::default(),
             dead_letters: DeadLetterTable::default(),
+            nodes: NodeTable::default(),
             tables: Tables::default(),
             locks: Locks::default(),
             sequence: Sequence::default(),

@@ -10,5 +10,6 @@ fn main() -> ExitCode {
         .transport::<MemoryFixture>()
         .outbox::<MemoryFixture>()
         .inbox::<MemoryFixture>()
+        .membership::<MemoryFixture>()
         .consumer::<MemoryFixture>())
 }

@@ -20,6 +20,7 @@ mod dead_letter;
 mod error;
 mod failures;
 mod inbox;
+mod membership;
 mod migrate;
 mod outbox;
 mod page;

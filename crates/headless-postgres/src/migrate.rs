@@ -54,6 +54,7 @@ impl Migration {
         4 "0004_transport",
         5 "0005_publish",
         6 "0006_dead_letters",
+        7 "0007_membership",
     ];
 
     /// The checksum of its text, before the schema's name is put in.

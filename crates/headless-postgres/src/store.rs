@@ -13,6 +13,7 @@ impl Store for Postgres {
         StoreParts::new(info)
             .with_outbox(store.clone())
             .with_inbox(store.clone())
+            .with_membership(store.clone())
             .with_pulse(store)
     }
 }

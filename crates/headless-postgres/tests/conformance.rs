@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         .capabilities::<PostgresFixture>(include_str!("../../../docs/capabilities.md"))
         .outbox::<PostgresFixture>()
         .inbox::<PostgresFixture>()
+        .membership::<PostgresFixture>()
         .transport::<PostgresFixture>()
         .consumer_over_transport::<PostgresFixture>()
         .consumer_over_store::<PostgresFixture>())

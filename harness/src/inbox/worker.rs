@@ -17,20 +17,20 @@ use crate::{
 };
 
 /// What one owner does in one group through one node. Messages with a key are in the order of their key.
-pub(super) struct Worker<'a, S: Store> {
-    pub(super) node: &'a Node<S>,
-    pub(super) group: GroupName,
-    pub(super) owner: Owner,
+pub(crate) struct Worker<'a, S: Store> {
+    pub(crate) node: &'a Node<S>,
+    pub(crate) group: GroupName,
+    pub(crate) owner: Owner,
 }
 
 impl<'a, S: Store> Worker<'a, S> {
     /// A worker of the group `billing`.
-    pub(super) fn new(node: &'a Node<S>, owner: Owner) -> Self {
+    pub(crate) fn new(node: &'a Node<S>, owner: Owner) -> Self {
         Self::of(node, "billing", owner)
     }
 
     /// A worker of this group.
-    pub(super) fn of(node: &'a Node<S>, name: &str, owner: Owner) -> Self {
+    pub(crate) fn of(node: &'a Node<S>, name: &str, owner: Owner) -> Self {
         Self {
             node,
             group: group(name),
@@ -38,23 +38,23 @@ impl<'a, S: Store> Worker<'a, S> {
         }
     }
 
-    pub(super) fn arrival(&self, message: &Message) -> Arrival {
+    pub(crate) fn arrival(&self, message: &Message) -> Arrival {
         Arrival::of(&self.group, message, true)
     }
 
     /// The hold of this worker with this epoch.
-    pub(super) fn hold(&self, epoch: Epoch) -> Hold {
+    pub(crate) fn hold(&self, epoch: Epoch) -> Hold {
         Hold::Running {
             owner: self.owner,
             epoch,
         }
     }
 
-    pub(super) async fn admit(&self, message: &Message) -> Result<Admission> {
+    pub(crate) async fn admit(&self, message: &Message) -> Result<Admission> {
         self.admit_for(message, LONG).await
     }
 
-    pub(super) async fn admit_for(&self, message: &Message, lease: Duration) -> Result<Admission> {
+    pub(crate) async fn admit_for(&self, message: &Message, lease: Duration) -> Result<Admission> {
         let answers = self
             .node
             .inbox
@@ -64,32 +64,32 @@ impl<'a, S: Store> Worker<'a, S> {
     }
 
     /// Admits a message that must be given to this worker.
-    pub(super) async fn run(&self, message: &Message) -> CaseResult<Hold> {
+    pub(crate) async fn run(&self, message: &Message) -> CaseResult<Hold> {
         self.run_for(message, LONG).await
     }
 
-    pub(super) async fn run_for(&self, message: &Message, lease: Duration) -> CaseResult<Hold> {
+    pub(crate) async fn run_for(&self, message: &Message, lease: Duration) -> CaseResult<Hold> {
         match self.admit_for(message, lease).await? {
             Admission::Run { epoch, .. } => Ok(self.hold(epoch)),
             other => fail!("message {} was not admitted: {other:?}", message.id),
         }
     }
 
-    pub(super) async fn mark(&self, message: &Message, hold: Hold) -> Result<Marked> {
+    pub(crate) async fn mark(&self, message: &Message, hold: Hold) -> Result<Marked> {
         Ok(self.node.inbox.mark(&[(self.arrival(message), hold)]).await?[0])
     }
 
-    pub(super) async fn discard(&self, message: &Message, hold: Hold) -> Result<Marked> {
+    pub(crate) async fn discard(&self, message: &Message, hold: Hold) -> Result<Marked> {
         Ok(self.node.inbox.discard(&[(self.arrival(message), hold)]).await?[0])
     }
 
-    pub(super) async fn bury(&self, message: &Message, hold: Hold, failures: Vec<Failure>) -> Result<Marked> {
+    pub(crate) async fn bury(&self, message: &Message, hold: Hold, failures: Vec<Failure>) -> Result<Marked> {
         let burial = Bury::new(message.clone(), self.arrival(message), hold, failures);
         Ok(self.node.letters.bury(&[burial]).await?[0])
     }
 
     /// Parks a message that failed.
-    pub(super) async fn park(&self, message: &Message, hold: Hold, after: Duration) -> Result<Parked> {
+    pub(crate) async fn park(&self, message: &Message, hold: Hold, after: Duration) -> Result<Parked> {
         let park = Park::failed(
             message.clone(),
             self.arrival(message),
@@ -101,22 +101,22 @@ impl<'a, S: Store> Worker<'a, S> {
     }
 
     /// Parks a message behind another.
-    pub(super) async fn park_behind(&self, message: &Message, hold: Hold) -> Result<Parked> {
+    pub(crate) async fn park_behind(&self, message: &Message, hold: Hold) -> Result<Parked> {
         self.park_as(Park::behind(message.clone(), self.arrival(message), hold))
             .await
     }
 
-    pub(super) async fn park_as(&self, park: Park) -> Result<Parked> {
+    pub(crate) async fn park_as(&self, park: Park) -> Result<Parked> {
         Ok(self.node.parked.park(&[park], ParkLimits::default()).await?[0])
     }
 
     /// Claims at most `limit` parked messages of the group, for long.
-    pub(super) async fn claim(&self, limit: usize) -> Result<Vec<ParkedRow>> {
+    pub(crate) async fn claim(&self, limit: usize) -> Result<Vec<ParkedRow>> {
         self.node.claim_parked(self.owner, &self.group, limit).await
     }
 
     /// Where the message stands with the group; `None` when there is no row.
-    pub(super) async fn state(&self, id: MessageId) -> Result<Option<InboxState>> {
+    pub(crate) async fn state(&self, id: MessageId) -> Result<Option<InboxState>> {
         Ok(self
             .node
             .inbox_queries
@@ -127,7 +127,7 @@ impl<'a, S: Store> Worker<'a, S> {
 }
 
 /// The claim on this message with the epoch of this hold.
-pub(super) const fn claim_of(message: &Message, hold: Hold) -> Claim {
+pub(crate) const fn claim_of(message: &Message, hold: Hold) -> Claim {
     match hold {
         Hold::Absent => Claim::new(message.id, Epoch::new(0)),
         Hold::Running { epoch, .. } => Claim::new(message.id, epoch),
@@ -135,7 +135,7 @@ pub(super) const fn claim_of(message: &Message, hold: Hold) -> Claim {
 }
 
 /// The hold of the owner of this parked row.
-pub(super) const fn hold_of(owner: Owner, row: &ParkedRow) -> Hold {
+pub(crate) const fn hold_of(owner: Owner, row: &ParkedRow) -> Hold {
     Hold::Running {
         owner,
         epoch: row.claim.epoch,

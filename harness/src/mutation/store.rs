@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod inbox;
+mod membership;
 mod outbox;
 mod parked;
 mod reading;
@@ -17,7 +18,7 @@ use headless_abstractions::{
 };
 
 pub(crate) use self::seen::Shared;
-use self::{seen::Seen, transaction::MutantTx};
+use self::{membership::MutantMembership, seen::Seen, transaction::MutantTx};
 use super::{Mutated, Mutation};
 use crate::fixture::{StoreFixture, StoreNode};
 
@@ -88,10 +89,14 @@ impl<S: Store> Store for MutantStore<S> {
         });
         let mut info = parts.info;
         info.id = self.store_id();
-        StoreParts::new(info)
+        let mutated = StoreParts::new(info)
             .with_outbox(mutant.clone())
             .with_inbox(mutant.clone())
-            .with_pulse(mutant)
+            .with_pulse(mutant.clone());
+        match parts.membership {
+            Some(inner) => mutated.with_membership(Arc::new(MutantMembership { inner, mutant })),
+            None => mutated,
+        }
     }
 }
 

@@ -136,11 +136,7 @@ impl InboxStore for Memory {
         self.link.check("release_owner").await?;
         Ok(self.server.database.write(|state, now| {
             let (inbox, view) = state.inbox(now);
-            let held = inbox.rows_of(owner, &view);
-            for key in &held {
-                inbox.release(key, AttemptUse::Return, &view);
-            }
-            held.len() as u64
+            inbox.release_owner(owner, AttemptUse::Return, &view)
         }))
     }
 
@@ -283,6 +279,15 @@ impl InboxTable {
             how(self, key);
         }
         Settled::without(lost)
+    }
+
+    /// Ends every hold of an owner, and says how many there were.
+    pub(super) fn release_owner(&mut self, owner: Owner, attempt: AttemptUse, view: &View<'_>) -> u64 {
+        let held = self.rows_of(owner, view);
+        for key in &held {
+            self.release(key, attempt, view);
+        }
+        held.len() as u64
     }
 
     fn release(&mut self, key: &RowKey, attempt: AttemptUse, view: &View<'_>) {

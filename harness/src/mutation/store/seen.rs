@@ -7,7 +7,8 @@ use std::{
 };
 
 use headless_abstractions::{
-    Arrival, Claim, Epoch, GroupName, IdempotencyKey, Message, MessageId, Owner, PartitionKey, Settled,
+    Arrival, Buried, Claim, Epoch, GroupName, IdempotencyKey, Incarnation, Message, MessageId, Owner,
+    PartitionKey, Settled,
 };
 
 use crate::wait::Stopwatch;
@@ -40,6 +41,12 @@ impl Held {
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     handles: u128,
+    /// The incarnations of each owner, in the order of its registrations.
+    pub(super) incarnations: BTreeMap<Owner, Vec<Incarnation>>,
+    /// The incarnations that have beaten.
+    pub(super) beaten: BTreeSet<Incarnation>,
+    /// The deaths that were told.
+    pub(super) deaths: Vec<Buried>,
     /// Rows of the outbox that were handed out.
     pub(super) outbox: BTreeMap<MessageId, Held>,
     /// How many renewals of the outbox are under way, by owner.

@@ -1,0 +1,204 @@
+//! The nodes, and the end of the claims of those that die.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use headless_abstractions::{
+    AttemptUse, Beat, Buried, Cursor, Incarnation, MembershipStore, NodeEntry, NodeFacts, NodeState, Owner,
+    Page, Registration, Result,
+};
+
+use super::{
+    State,
+    page::{Cursors, check_limit},
+};
+use crate::Memory;
+
+/// Every registration that is not forgotten.
+#[derive(Debug, Default)]
+pub(super) struct NodeTable {
+    nodes: BTreeMap<u64, Node>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Node {
+    registration: Registration,
+    facts: NodeFacts,
+    registered: Duration,
+    /// When it was last heard of.
+    heard: Duration,
+    /// How it ended, and when.
+    ended: Option<(NodeState, Duration)>,
+}
+
+impl Node {
+    fn silent(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.heard)
+    }
+
+    /// Silent for too long, whether or not it is buried.
+    fn is_overdue(&self, now: Duration) -> bool {
+        self.ended.is_none() && self.silent(now) >= self.registration.dead_after
+    }
+
+    fn is_live(&self, now: Duration) -> bool {
+        self.ended.is_none() && !self.is_overdue(now)
+    }
+
+    fn state(&self, now: Duration) -> NodeState {
+        match self.ended {
+            Some((state, _)) => state,
+            None if self.is_overdue(now) => NodeState::Dead,
+            None if self.silent(now) >= self.registration.suspect_after => NodeState::Suspected,
+            None => NodeState::Alive,
+        }
+    }
+
+    fn entry(&self, number: u64, now: Duration) -> NodeEntry {
+        NodeEntry::new(Incarnation::new(number), &self.registration)
+            .with_state(
+                self.state(now),
+                now.saturating_sub(self.registered),
+                self.silent(now),
+            )
+            .with_facts(self.facts.clone())
+    }
+}
+
+impl NodeTable {
+    /// The live node of this incarnation and owner.
+    fn live(&mut self, owner: Owner, incarnation: Incarnation, now: Duration) -> Option<&mut Node> {
+        let node = self.nodes.get_mut(&incarnation.get())?;
+        (node.registration.owner == owner && node.is_live(now)).then_some(node)
+    }
+}
+
+impl State {
+    /// Ends an incarnation that is overdue, and frees the claims of its owner.
+    fn bury_node(&mut self, number: u64, now: Duration) -> Option<Buried> {
+        let node = self.nodes.nodes.get_mut(&number)?;
+        node.ended = Some((NodeState::Dead, now));
+        let owner = node.registration.owner;
+        let label = node.registration.node.clone();
+        let of_outbox = self.outbox.release_owner(owner);
+        let (inbox, view) = self.inbox(now);
+        // The round counts: else a message that kills its process would never come to its last one.
+        let of_inbox = inbox.release_owner(owner, AttemptUse::Consume, &view);
+        Some(Buried::new(
+            Incarnation::new(number),
+            owner,
+            label,
+            of_outbox + of_inbox,
+        ))
+    }
+}
+
+#[async_trait]
+impl MembershipStore for Memory {
+    async fn register(&self, registration: &Registration) -> Result<Incarnation> {
+        self.link.check("register").await?;
+        Ok(self.server.database.write(|state, now| {
+            let table = &state.nodes.nodes;
+            let earlier: Vec<(u64, bool)> = table
+                .iter()
+                .filter(|(_, node)| node.registration.owner == registration.owner && node.ended.is_none())
+                .map(|(number, node)| (*number, node.is_overdue(now)))
+                .collect();
+            for (number, overdue) in earlier {
+                if overdue {
+                    state.bury_node(number, now);
+                } else if let Some(node) = state.nodes.nodes.get_mut(&number) {
+                    node.ended = Some((NodeState::Left, now));
+                }
+            }
+            state.nodes.last += 1;
+            let number = state.nodes.last;
+            let node = Node {
+                registration: registration.clone(),
+                facts: registration.facts.clone(),
+                registered: now,
+                heard: now,
+                ended: None,
+            };
+            state.nodes.nodes.insert(number, node);
+            Incarnation::new(number)
+        }))
+    }
+
+    async fn heartbeat(&self, owner: Owner, incarnation: Incarnation, facts: &NodeFacts) -> Result<Beat> {
+        self.link.check("heartbeat").await?;
+        Ok(self.server.database.write(|state, now| {
+            let Some(node) = state.nodes.live(owner, incarnation, now) else {
+                return Beat::Ended;
+            };
+            node.heard = now;
+            node.facts = facts.clone();
+            Beat::Accepted
+        }))
+    }
+
+    async fn leave(&self, owner: Owner, incarnation: Incarnation) -> Result<bool> {
+        self.link.check("leave").await?;
+        Ok(self.server.database.write(|state, now| {
+            let Some(node) = state.nodes.live(owner, incarnation, now) else {
+                return false;
+            };
+            node.ended = Some((NodeState::Left, now));
+            true
+        }))
+    }
+
+    async fn bury(&self, limit: usize) -> Result<Vec<Buried>> {
+        self.link.check("bury").await?;
+        check_limit(limit).map_err(|error| error.with_operation("bury"))?;
+        Ok(self.server.database.write(|state, now| {
+            let nodes = state.nodes.nodes.iter();
+            let overdue: Vec<u64> = nodes
+                .filter(|(_, node)| node.is_overdue(now))
+                .map(|(number, _)| *number)
+                .take(limit)
+                .collect();
+            overdue
+                .into_iter()
+                .filter_map(|number| state.bury_node(number, now))
+                .collect()
+        }))
+    }
+
+    async fn forget(&self, older_than: Duration, limit: usize) -> Result<u64> {
+        self.link.check("forget").await?;
+        Ok(self.server.database.write(|state, now| {
+            let is_old = |node: &Node| {
+                let ended = node.ended.map(|(_, at)| now.saturating_sub(at));
+                ended.is_some_and(|ago| ago >= older_than)
+            };
+            let nodes = state.nodes.nodes.iter();
+            let old: Vec<u64> = nodes
+                .filter(|(_, node)| is_old(node))
+                .map(|(number, _)| *number)
+                .take(limit)
+                .collect();
+            for number in &old {
+                state.nodes.nodes.remove(number);
+            }
+            old.len() as u64
+        }))
+    }
+
+    async fn list(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<NodeEntry>> {
+        self.link.check("list").await?;
+        let cursors = Cursors::new("nodes", self.server.id);
+        let after: u64 = match cursors.read(after)? {
+            Some(place) => place.parse().map_err(|_| cursors.foreign())?,
+            None => 0,
+        };
+        self.server.database.read(|state, now| {
+            let nodes = state.nodes.nodes.range(after.saturating_add(1)..);
+            cursors.page(
+                limit,
+                nodes.map(|(number, node)| (number.to_string(), node.entry(*number, now))),
+            )
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! The nodes, and the end of the claims of those that die.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use headless_abstractions::{
+    Beat, Buried, Cursor, Error, ErrorKind, Incarnation, MembershipStore, NodeEntry, NodeFacts, NodeState,
+    Owner, Page, Registration, Result,
+};
+use sqlx::{Row, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::{
+    Postgres,
+    error::fault,
+    inbox::arrivals::owner_uuid,
+    page::{Cursors, foreign, one_more_than},
+    span::{count, micros, span},
+    sql::statements,
+    wake::Signal,
+};
+
+statements! {
+    /// What the membership sends.
+    Statements {
+        register: "membership/register",
+        heartbeat: "membership/heartbeat",
+        leave: "membership/leave",
+        bury: "membership/bury",
+        forget: "membership/forget",
+        list: "membership/list",
+    }
+}
+
+#[async_trait]
+impl MembershipStore for Postgres {
+    async fn register(&self, registration: &Registration) -> Result<Incarnation> {
+        let shared = &self.shared;
+        let incarnation = shared
+            .call("register", async {
+                let mut session = shared.session().await?;
+                let incarnation: i64 = sqlx::query_scalar(shared.membership.register.get())
+                    .bind(owner_uuid(registration.owner))
+                    .bind(&*registration.service)
+                    .bind(&*registration.node)
+                    .bind(micros(registration.suspect_after))
+                    .bind(micros(registration.dead_after))
+                    .bind(registration.facts.as_str())
+                    .fetch_one(&mut *session)
+                    .await
+                    .map_err(fault)?;
+                session.finish(&shared.statements).await?;
+                Ok(Incarnation::new(incarnation.unsigned_abs()))
+            })
+            .await?;
+        // An earlier death of this owner may have freed something.
+        shared.wake.notify(Signal::Store);
+        Ok(incarnation)
+    }
+
+    async fn heartbeat(&self, owner: Owner, incarnation: Incarnation, facts: &NodeFacts) -> Result<Beat> {
+        let shared = &self.shared;
+        shared
+            .call("heartbeat", async {
+                let mut session = shared.session().await?;
+                let accepted: Option<bool> = sqlx::query_scalar(shared.membership.heartbeat.get())
+                    .bind(owner_uuid(owner))
+                    .bind(number(incarnation))
+                    .bind(facts.as_str())
+                    .fetch_optional(&mut *session)
+                    .await
+                    .map_err(fault)?;
+                session.finish(&shared.statements).await?;
+                Ok(match accepted {
+                    Some(_) => Beat::Accepted,
+                    None => Beat::Ended,
+                })
+            })
+            .await
+    }
+
+    async fn leave(&self, owner: Owner, incarnation: Incarnation) -> Result<bool> {
+        let shared = &self.shared;
+        shared
+            .call("leave", async {
+                let mut session = shared.session().await?;
+                let left: Option<bool> = sqlx::query_scalar(shared.membership.leave.get())
+                    .bind(owner_uuid(owner))
+                    .bind(number(incarnation))
+                    .fetch_optional(&mut *session)
+                    .await
+                    .map_err(fault)?;
+                session.finish(&shared.statements).await?;
+                Ok(left.is_some())
+            })
+            .await
+    }
+
+    async fn bury(&self, limit: usize) -> Result<Vec<Buried>> {
+        let shared = &self.shared;
+        let buried = shared
+            .call("bury", async {
+                one_more_than(limit)?;
+                let mut session = shared.session().await?;
+                let rows = sqlx::query(shared.membership.bury.get())
+                    .bind(count(limit))
+                    .fetch_all(&mut *session)
+                    .await
+                    .map_err(fault)?;
+                session.finish(&shared.statements).await?;
+                rows.iter().map(death).collect::<Result<Vec<_>>>()
+            })
+            .await?;
+        if buried.iter().any(|death| death.freed > 0) {
+            shared.wake.notify(Signal::Store);
+        }
+        Ok(buried)
+    }
+
+    async fn forget(&self, older_than: Duration, limit: usize) -> Result<u64> {
+        let shared = &self.shared;
+        shared
+            .call("forget", async {
+                let mut session = shared.session().await?;
+                let forgotten: i64 = sqlx::query_scalar(shared.membership.forget.get())
+                    .bind(micros(older_than))
+                    .bind(count(limit))
+                    .fetch_one(&mut *session)
+                    .await
+                    .map_err(fault)?;
+                session.finish(&shared.statements).await?;
+                Ok(forgotten.unsigned_abs())
+            })
+            .await
+    }
+
+    async fn list(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<NodeEntry>> {
+        let shared = &self.shared;
+        shared
+            .call("list", async {
+                let cursors = Cursors::new("nodes", shared.id);
+                let most = one_more_than(limit)?;
+                let after: i64 = match cursors.read(after)? {
+                    Some(place) => place.parse().map_err(|_| foreign())?,
+                    None => 0,
+                };
+                let mut session = shared.session().await?;
+                let rows = sqlx::query(shared.membership.list.get())
+                    .bind(after)
+                    .bind(most)
+                    .fetch_all(&mut *session)
+                    .await
+                    .map_err(fault)?;
+                session.finish(&shared.statements).await?;
+                let entries = rows
+                    .iter()
+                    .map(|row| entry(row).map(|entry| (entry.incarnation.to_string(), entry)))
+                    .collect::<Result<Vec<_>>>()?;
+                Ok(cursors.page(limit, entries))
+            })
+            .await
+    }
+}
+
+/// An incarnation as the server counts; one that it cannot count was never there.
+fn number(incarnation: Incarnation) -> i64 {
+    i64::try_from(incarnation.get()).unwrap_or(i64::MAX)
+}
+
+fn incarnation_of(row: &PgRow) -> Result<Incarnation> {
+    let number: i64 = row.try_get("incarnation").map_err(fault)?;
+    Ok(Incarnation::new(number.unsigned_abs()))
+}
+
+fn owner_of(row: &PgRow) -> Result<Owner> {
+    let owner: Uuid = row.try_get("owner").map_err(fault)?;
+    Ok(Owner::from_bits(owner.as_u128()))
+}
+
+fn death(row: &PgRow) -> Result<Buried> {
+    let label: String = row.try_get("label").map_err(fault)?;
+    let freed: i64 = row.try_get("freed").map_err(fault)?;
+    Ok(Buried::new(
+        incarnation_of(row)?,
+        owner_of(row)?,
+        label,
+        freed.unsigned_abs(),
+    ))
+}
+
+fn entry(row: &PgRow) -> Result<NodeEntry> {
+    let text = |name| -> Result<String> { row.try_get(name).map_err(fault) };
+    let time = |name| -> Result<Duration> { row.try_get(name).map_err(fault).map(span) };
+    let state: i16 = row.try_get("state").map_err(fault)?;
+    let state = match state {
+        0 => NodeState::Alive,
+        1 => NodeState::Suspected,
+        2 => NodeState::Dead,
+        3 => NodeState::Left,
+        other => {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!("a node has the state {other}, which this version does not know"),
+            ));
+        }
+    };
+    let registration = Registration::new(owner_of(row)?, &text("service")?, &text("label")?)?
+        .with_silence(time("suspect_after")?, time("dead_after")?)?;
+    Ok(NodeEntry::new(incarnation_of(row)?, &registration)
+        .with_state(state, time("registered")?, time("silent")?)
+        .with_facts(NodeFacts::new(text("facts")?)?))
+}
