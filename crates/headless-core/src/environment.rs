@@ -5,7 +5,7 @@ use std::sync::Arc;
 use headless_abstractions::{Clock, MessageId, Owner, Random};
 use uuid::Builder;
 
-use crate::{Background, Spawner, SystemClock, SystemRandom, Wakeups};
+use crate::{Background, Life, Spawner, SystemClock, SystemRandom, Wakeups};
 
 /// What the components of one runtime share: clock, randomness, spawner, owner, node label, wake-ups and background
 /// tasks.
@@ -26,6 +26,8 @@ pub struct Environment {
     pub wakeups: Wakeups,
     /// The background tasks of this runtime.
     pub background: Background,
+    /// Until when this runtime may act on what it has claimed.
+    pub life: Life,
 }
 
 impl Environment {
@@ -47,6 +49,7 @@ impl Environment {
             owner: Owner::from_bits(u128::from_le_bytes(bits)),
             node: node.into(),
             wakeups: Wakeups::new(),
+            life: Life::endless(),
         }
     }
 

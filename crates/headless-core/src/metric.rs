@@ -51,4 +51,8 @@ metrics_table! {
     HANDLER_SECONDS = "headless_handler_seconds";
     /// Counter: failed runs of a background task, by task.
     TASK_FAILED = "headless_task_failed_total";
+    /// Counter: times that the store had given this node up.
+    NODE_LOST = "headless_node_lost_total";
+    /// Counter: nodes that this one has buried.
+    NODE_BURIED = "headless_node_buried_total";
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use headless_abstractions::{Error, ErrorKind, Result, StoreParts, Transport, TransportInfo};
-use headless_core::{Environment, State, TaskSpec};
+use headless_core::{Environment, Membership, State, TaskSpec};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
@@ -12,6 +12,8 @@ use crate::{
     maintenance::{spawn_pulse, spawn_purge},
     plan::Checked,
 };
+
+mod node;
 
 /// How often relay and retry pickup look by themselves where the pulse, one question for both, wakes them.
 const SAFETY_NET: Duration = Duration::from_secs(30);
@@ -30,6 +32,7 @@ pub struct Messaging {
     publisher: Publisher,
     relay: Option<Relay>,
     consumers: Vec<ConsumerHandle>,
+    membership: Option<Membership>,
     intake: Vec<AbortOnDropHandle<()>>,
     watches: Vec<AbortOnDropHandle<()>>,
     relaying: Vec<AbortOnDropHandle<()>>,
@@ -39,7 +42,7 @@ pub struct Messaging {
 }
 
 impl Messaging {
-    /// Checks the plan, declares its topics and groups, and starts relay and consumers.
+    /// Checks the plan, declares its topics and groups, registers the node, and starts relay and consumers.
     ///
     /// # Errors
     /// `Invalid` with every problem of the plan; `Conflict` for a topic that exists in another form; as
@@ -50,6 +53,8 @@ impl Messaging {
         if let Some(transport) = &plan.transport {
             transport.declare(&checked.topology).await?;
         }
+        // The last that can fail: nobody sees a node that cannot start.
+        let membership = node::join(&plan).await?;
         let outgoing = Outgoing::new(
             &plan.environment,
             checked.topics.clone(),
@@ -84,6 +89,7 @@ impl Messaging {
             publisher,
             relay,
             consumers: Vec::new(),
+            membership,
             intake: Vec::new(),
             watches: Vec::new(),
             relaying: Vec::new(),
@@ -93,7 +99,25 @@ impl Messaging {
         };
         messaging.start_relay(&plan);
         messaging.start_consumers(&plan, checked);
+        messaging.follow_life();
         Ok(messaging)
+    }
+
+    /// Pauses every group while the store may have given this node up.
+    fn follow_life(&mut self) {
+        let environment = &self.environment;
+        let groups: Vec<Arc<Group>> = self
+            .consumers
+            .iter()
+            .map(|consumer| consumer.group.clone())
+            .collect();
+        let following = node::follow_life(environment.clone(), groups, self.stop_watches.clone());
+        self.watches
+            .push(AbortOnDropHandle::new(environment.spawner.control(following)));
+        if let Some(membership) = &self.membership {
+            let beating = membership.run(self.stop_relay.clone());
+            self.relaying.push(AbortOnDropHandle::new(beating));
+        }
     }
 
     fn start_relay(&mut self, plan: &Plan) {
@@ -199,6 +223,12 @@ impl Messaging {
         &self.consumers
     }
 
+    /// This process as a node of its store, where that watches over its nodes.
+    #[must_use]
+    pub fn membership(&self) -> Option<&Membership> {
+        self.membership.as_ref()
+    }
+
     /// The dead letters, where there is a store that keeps them.
     #[must_use]
     pub fn dead_letters(&self) -> Option<DeadLetters> {
@@ -231,6 +261,11 @@ impl Messaging {
         self.watches.clear();
         overdue |= !self.relay_ended().await;
         let released = self.release().await;
+        // What it held is given back, and its last heartbeat is over: from here on it is out, and not dead.
+        let left = match &self.membership {
+            Some(membership) => within(membership.leave()).await,
+            None => Ok(()),
+        };
         let closed = match &self.transport {
             Some(transport) => within(transport.close()).await,
             None => Ok(()),
@@ -242,7 +277,7 @@ impl Messaging {
             )
             .with_operation("shutdown"));
         }
-        released.and(closed)
+        released.and(left).and(closed)
     }
 
     /// Whether subscriptions, pickups and what they started have ended within this time.

@@ -9,7 +9,7 @@ use headless_abstractions::{
     Error, GroupName, GroupSpec, OrderingGuarantee, Result, StartFrom, StoreParts, TopicName, TopicOrder,
     TopicSpec, Topology, Transport, TransportCapabilities, TransportInfo,
 };
-use headless_core::{Codecs, Environment, Event, State};
+use headless_core::{Codecs, Environment, Event, MembershipConfig, State};
 
 use crate::{
     Consumer, Inbox, Ordered, OutgoingLimits, Planted, PulseConfig, PurgeConfig, RelayConfig, Topics,
@@ -45,6 +45,10 @@ pub struct Plan {
     pub pulse: PulseConfig,
     /// The removal of old marks and dead letters.
     pub purge: PurgeConfig,
+    /// The service whose node this process registers as, where the store watches over its nodes; `None` registers nothing.
+    pub service: Option<String>,
+    /// How it keeps its membership then.
+    pub membership: MembershipConfig,
     /// A bug planted on purpose.
     pub planted: Planted,
     topics: Vec<DeclaredTopic>,
@@ -74,6 +78,8 @@ impl Plan {
             relay: RelayConfig::default(),
             pulse: PulseConfig::default(),
             purge: PurgeConfig::default(),
+            service: None,
+            membership: MembershipConfig::default(),
             planted: Planted::default(),
             topics: Vec::new(),
             consumers: Vec::new(),
@@ -127,6 +133,7 @@ impl Plan {
         let topics = self.checked_topics(&mut problems);
         let transport = self.transport.as_ref().map(|transport| transport.info());
         problems.note("relay", self.relay.check());
+        problems.note("membership", self.membership.check());
         let mut topology = Topology::new();
         let mut groups = Vec::new();
         let mut names = BTreeSet::new();

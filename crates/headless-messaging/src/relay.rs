@@ -125,6 +125,9 @@ impl Relay {
         let task = environment.background.spawn(spec, stop, move || {
             let (relay, stopped) = (relay.clone(), stopped.clone());
             async move {
+                if relay.is_silenced() {
+                    return Ok(Next::Wait);
+                }
                 if relay.wait_for_transport(&stopped).await {
                     relay.run_once().await
                 } else {
@@ -141,6 +144,12 @@ impl Relay {
                 tracing::warn!(%error, "sent messages could not be acknowledged and will be sent again");
             }
         })
+    }
+
+    /// Whether the store may have given this node up: then it claims nothing.
+    fn is_silenced(&self) -> bool {
+        let environment = &self.shared.environment;
+        environment.life.is_over(environment.clock.monotonic())
     }
 
     /// Its settings as they are in effect.

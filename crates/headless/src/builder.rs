@@ -235,7 +235,7 @@ impl Builder {
     }
 
     /// Checks everything, then starts: the store and the transport of a configuration are connected to, topics and groups
-    /// are declared, then the relay runs, then the consumers.
+    /// are declared, the node registers where the store watches over its nodes, then the relay runs, then the consumers.
     ///
     /// Work runs on the tokio runtime of the caller; renewals and time-outs on a thread of their own.
     ///
@@ -296,6 +296,7 @@ impl Builder {
         if of_settings.is_empty() {
             configure(&mut plan, &self.settings);
         }
+        plan.service = self.service.as_ref().map(|service| service.value.clone());
         for problem in self.problems().into_iter().chain(of_settings) {
             plan.problem(problem);
         }
@@ -341,6 +342,7 @@ fn configure(plan: &mut Plan, settings: &Settings) {
         .with_poll(settings.relay_poll())
         .with_attempts(settings.relay_attempts())
         .with_backoff(settings.relay_backoff());
+    plan.membership = settings.membership();
     plan.pulse = PulseConfig::default().with_interval(settings.pulse_interval());
     plan.purge = PurgeConfig::default()
         .with_interval(settings.purge_interval())

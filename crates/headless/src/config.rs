@@ -187,5 +187,6 @@ fn read(path: &Path) -> Result<String, String> {
     }
 }
 
-#[cfg(all(test, feature = "memory"))]
+#[cfg(feature = "memory")]
+#[cfg(test)]
 mod tests;

@@ -40,12 +40,12 @@ pub use config::Config;
 pub use headless_abstractions::{
     Change, ContentType, CorrelationId, Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter,
     DeadLetterStats, DeadLetterTally, Edit, Edited, Error, ErrorKind, Failure, FailureCause, GroupName,
-    HeaderName, HeaderValue, Headers, IdempotencyKey, Message, MessageId, MessageType, Origin, Page,
-    ParkLimits, PartitionKey, Priority, Redelivery, Redrive, Redriven, Result, RetryAdvice, StartFrom,
-    Tenant, TopicName, TraceContext,
+    HeaderName, HeaderValue, Headers, IdempotencyKey, Incarnation, Message, MessageId, MessageType,
+    NodeEntry, NodeFacts, NodeState, Origin, Page, ParkLimits, PartitionKey, Priority, Redelivery, Redrive,
+    Redriven, Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext,
 };
 pub use headless_core::{
-    Backoff, Codec, Codecs, Environment, Event, HandlerError, HandlerResult, Json, MessagePack, Raw,
+    Backoff, Codec, Codecs, Environment, Event, HandlerError, HandlerResult, Json, MessagePack, Nodes, Raw,
     RawBytes, Retry, SeededRandom, Spawner, State, SystemClock, SystemRandom, TaskStatus, UnitOfWork,
     Verdict, Wake, metric,
 };

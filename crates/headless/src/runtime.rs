@@ -2,14 +2,15 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use headless_abstractions::{Error, ErrorKind, Result, Store, StoreParts, StoreTx, Transport};
-use headless_core::{ControlRuntime, Environment, State, UnitOfWork};
+use headless_abstractions::{Error, ErrorKind, Incarnation, Result, Store, StoreParts, StoreTx, Transport};
+use headless_core::{ControlRuntime, Environment, Membership, Nodes, State, UnitOfWork};
 use headless_messaging::{ConsumerHandle, DeadLetters, Messaging, Publisher};
 
 use crate::{Setting, settings::show_effective};
 
 mod backlog;
 mod health;
+mod node;
 mod signals;
 
 pub use backlog::Backlog;
@@ -59,6 +60,7 @@ impl Runtime {
             mut explained,
             control,
         } = parts;
+        node::tell(&messaging, &environment);
         show_effective(&mut explained, &messaging, store.is_some());
         Self {
             service,
@@ -83,6 +85,19 @@ impl Runtime {
     #[must_use]
     pub fn node(&self) -> &str {
         &self.environment.node
+    }
+
+    /// Which registration of this node it is, among those of its store: with the label it is what people call it, as in
+    /// `host-7@12`. `None` where the store does not watch over its nodes.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.messaging.membership().map(Membership::incarnation)
+    }
+
+    /// The nodes of the store, of every service that uses it; `None` where the store does not watch over them.
+    #[must_use]
+    pub fn nodes(&self) -> Option<Nodes> {
+        self.store.as_ref().and_then(Nodes::of)
     }
 
     /// Publishes by itself. To publish with other changes or not at all, [`begin`](Self::begin).

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headless_core::Backoff;
+use headless_core::{Backoff, MembershipConfig};
 
 use crate::{Builder, Preset};
 
@@ -134,6 +134,14 @@ settings! {
     "relay.backoff", relay_backoff: Backoff = Backoff::exponential(Duration::from_secs(1), Duration::from_mins(1));
     /// How often an idle node asks its store what is due, when nothing is due sooner.
     "pulse.interval", pulse_interval: Duration = Duration::from_secs(1), development Duration::from_millis(200), least LEAST;
+    /// The longest time between two heartbeats of a node, where the store watches over its nodes.
+    "membership.heartbeat", membership_heartbeat: Duration = Duration::from_secs(10), least LEAST;
+    /// A node is suspected when it has been silent for this long.
+    "membership.suspect_after", membership_suspect_after: Duration = Duration::from_secs(30), least LEAST;
+    /// A node is dead when it has been silent for this long: what it held is free then.
+    "membership.dead_after", membership_dead_after: Duration = Duration::from_mins(1), least LEAST;
+    /// Nodes that have left or died are forgotten after this.
+    "membership.forget_after", membership_forget_after: Duration = DAY;
     /// The longest time between two rounds of removing what is over.
     "purge.interval", purge_interval: Duration = Duration::from_mins(1), least LEAST;
     /// The most rows that one statement removes.
@@ -144,6 +152,16 @@ settings! {
     "keep.outbox_history", keep_outbox_history: Duration = 7 * DAY;
     /// How long dead letters are kept.
     "keep.dead_letters", keep_dead_letters: Duration = 30 * DAY;
+}
+
+impl Settings {
+    /// How this node keeps its membership.
+    pub(crate) fn membership(&self) -> MembershipConfig {
+        MembershipConfig::default()
+            .with_heartbeat(self.membership_heartbeat())
+            .with_silence(self.membership_suspect_after(), self.membership_dead_after())
+            .with_forget_after(self.membership_forget_after())
+    }
 }
 
 /// Says that a value is under the least that it may be.
@@ -230,6 +248,7 @@ mod tests {
             (settings.relay_attempts(), settings.relay_backoff()),
             (relay.attempts, relay.backoff)
         );
+        assert_eq!(settings.membership(), MembershipConfig::default());
         let purge = headless_messaging::PurgeConfig::default();
         assert_eq!(
             (

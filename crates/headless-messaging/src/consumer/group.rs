@@ -121,7 +121,11 @@ impl Group {
             pickup_poll: store.as_ref().map(|_| poll),
             permits: Permits::new(settings.concurrency),
             counters: Counters::default(),
-            watch: Watch::new(environment.clock.clone(), settings.lease),
+            watch: Watch::new(
+                environment.clock.clone(),
+                environment.life.clone(),
+                settings.lease,
+            ),
             stopping,
             cancelled: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -275,6 +279,22 @@ impl Topic {
     }
 }
 
+impl Group {
+    /// Claims nothing while the store may have given this node up, and goes on afterwards.
+    pub(crate) fn silence(&self, is_silenced: bool) {
+        for topic in self.topics.values() {
+            if is_silenced {
+                topic.pauses.insert(PauseReason::Membership);
+            } else {
+                topic.pauses.remove(PauseReason::Membership);
+            }
+        }
+        if !is_silenced {
+            self.environment.wakeups.parked().wake();
+        }
+    }
+}
+
 /// A running consumer, to watch and to steer.
 #[derive(Clone, Debug)]
 pub struct ConsumerHandle {
@@ -328,6 +348,12 @@ impl ConsumerHandle {
             defect: topic.defect(),
         };
         self.group.topics.values().map(status).collect()
+    }
+
+    /// How many handler calls run now.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.group.permits.in_use()
     }
 
     /// Starts no more handlers in this process until [`resume`](Self::resume). What runs is let finish.

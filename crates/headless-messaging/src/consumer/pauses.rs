@@ -18,6 +18,8 @@ pub enum PauseReason {
     Circuit,
     /// As much is parked as may be.
     Backlog,
+    /// This node is silent for too long, as the store sees it, or may be: it claims nothing before it is heard again.
+    Membership,
     /// A mistake in the configuration that no retry mends; the log and the health say which.
     Configuration,
 }
@@ -28,6 +30,7 @@ impl fmt::Display for PauseReason {
             Self::Operator => "operator",
             Self::Circuit => "circuit",
             Self::Backlog => "backlog",
+            Self::Membership => "membership",
             Self::Configuration => "configuration",
         })
     }

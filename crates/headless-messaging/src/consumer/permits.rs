@@ -65,6 +65,14 @@ impl Permits {
         self.0.with(|state| state.limit)
     }
 
+    /// How many are in use.
+    pub(crate) fn in_use(&self) -> usize {
+        self.0.with(|state| {
+            let all = state.limit.saturating_add(state.debt);
+            all.saturating_sub(self.0.semaphore.available_permits())
+        })
+    }
+
     /// Changes the limit. What runs is let finish: a lower limit takes effect as permits come back.
     pub(crate) fn set_limit(&self, new: usize) {
         self.0.with(|state| {

@@ -11,7 +11,7 @@ use std::{
 
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use headless_abstractions::{Claim, Clock, GroupName, InboxStore, Owner, Result, Settled, TopicName};
-use headless_core::metric;
+use headless_core::{Life, metric};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,7 @@ pub(crate) struct Watch(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     clock: Arc<dyn Clock>,
+    life: Life,
     lease: Duration,
     next_id: AtomicU64,
     state: Mutex<State>,
@@ -44,6 +45,8 @@ struct State {
 #[derive(Debug)]
 struct Held {
     claim: Claim,
+    /// Just before it was asked for.
+    asked_at: Duration,
     /// Past this our hold may have ended by the store's clock. Measured from before the request was sent.
     valid_until: Duration,
     lost: CancellationToken,
@@ -100,9 +103,10 @@ impl Drop for CallGuard {
 }
 
 impl Watch {
-    pub(crate) fn new(clock: Arc<dyn Clock>, lease: Duration) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, life: Life, lease: Duration) -> Self {
         Self(Arc::new(Shared {
             clock,
+            life,
             lease,
             next_id: AtomicU64::new(0),
             state: Mutex::default(),
@@ -125,6 +129,7 @@ impl Watch {
         let id = self.next_id();
         let held = Held {
             claim,
+            asked_at,
             valid_until: self.valid_until(asked_at),
             lost: lost.clone(),
         };
@@ -171,6 +176,7 @@ impl Watch {
         let interval = self.0.lease / 3;
         let mut next_renewal = self.now() + interval;
         let mut renewal: Option<BoxFuture<'static, Renewal>> = None;
+        let mut life = self.0.life.listen();
         loop {
             let now = self.now();
             self.end_overdue(&group, now);
@@ -197,6 +203,7 @@ impl Watch {
                     self.renewed(&group, ended);
                 }
                 () = self.0.sooner.notified() => {}
+                () = life.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -248,7 +255,9 @@ impl Watch {
     /// Ends calls past their deadline and holds past their validity; reports calls that do not end.
     fn end_overdue(&self, group: &GroupName, now: Duration) {
         self.with(|state| {
-            for held in state.holds.values().filter(|held| held.valid_until <= now) {
+            let life = &self.0.life;
+            let is_over = |held: &&Held| held.valid_until <= now || !life.allows(held.asked_at, now);
+            for held in state.holds.values().filter(is_over) {
                 held.lost.cancel();
             }
             for (id, called) in &mut state.calls {
@@ -284,7 +293,7 @@ impl Watch {
                 .holds
                 .values()
                 .filter(|held| !held.lost.is_cancelled())
-                .map(|held| held.valid_until);
+                .map(|held| held.valid_until.min(self.0.life.until()));
             calls.chain(holds).min()
         })
     }

@@ -24,7 +24,9 @@ impl<'a> Lease<'a> {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.age() >= self.shared.config.lease
+        let environment = &self.shared.environment;
+        let now = environment.clock.monotonic();
+        self.age() >= self.shared.config.lease || !environment.life.allows(self.began, now)
     }
 
     /// Renews these claims until the answer is dropped.

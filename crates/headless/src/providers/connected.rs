@@ -3,7 +3,7 @@
 use std::{any::Any, fmt, sync::Arc};
 
 use headless_abstractions::{Error, Result, Store, StoreParts, Transport};
-use headless_core::State;
+use headless_core::{Nodes, State};
 use headless_messaging::DeadLetters;
 
 /// What a provider gives when it has connected: a store, a transport, or both.
@@ -102,6 +102,17 @@ impl AnyStore {
         DeadLetters::of(&self.parts).ok_or_else(|| {
             Error::unsupported(format!("the store {} keeps no dead letters", self.name()))
                 .with_operation("dead letters")
+        })
+    }
+
+    /// The nodes that use it, of every service.
+    ///
+    /// # Errors
+    /// `Unsupported` when it does not watch over its nodes.
+    pub fn nodes(&self) -> Result<Nodes> {
+        Nodes::of(&self.parts).ok_or_else(|| {
+            Error::unsupported(format!("the store {} does not watch over its nodes", self.name()))
+                .with_operation("nodes")
         })
     }
 

@@ -265,5 +265,6 @@ fn sever(store: &AnyStore, transport: &AnyTransport) {
 #[cfg(not(feature = "memory"))]
 const fn sever(_store: &AnyStore, _transport: &AnyTransport) {}
 
-#[cfg(all(test, feature = "memory"))]
+#[cfg(feature = "memory")]
+#[cfg(test)]
 mod tests;

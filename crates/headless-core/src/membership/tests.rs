@@ -1,0 +1,175 @@
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use headless_abstractions::{Buried, Owner};
+
+use super::*;
+use crate::{SeededRandom, Spawner, SystemClock};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A store that answers what it is told to.
+#[derive(Debug, Default)]
+struct Told {
+    registered: AtomicU64,
+    beats: Mutex<VecDeque<Result<Beat>>>,
+    facts: Mutex<Vec<String>>,
+    left: AtomicU64,
+    silent: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl MembershipStore for Told {
+    async fn register(&self, registration: &Registration) -> Result<Incarnation> {
+        assert_eq!(registration.dead_after, 60 * SECOND);
+        Ok(Incarnation::new(
+            self.registered.fetch_add(1, Ordering::SeqCst) + 1,
+        ))
+    }
+
+    async fn heartbeat(&self, _: Owner, incarnation: Incarnation, facts: &NodeFacts) -> Result<Beat> {
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        assert_eq!(incarnation.get(), self.registered.load(Ordering::SeqCst));
+        lock(&self.facts).push(facts.as_str().to_owned());
+        lock(&self.beats).pop_front().unwrap_or(Ok(Beat::Accepted))
+    }
+
+    async fn leave(&self, _: Owner, incarnation: Incarnation) -> Result<bool> {
+        self.left.store(incarnation.get(), Ordering::SeqCst);
+        Ok(true)
+    }
+
+    async fn bury(&self, limit: usize) -> Result<Vec<Buried>> {
+        assert!(limit > 0);
+        Ok(Vec::new())
+    }
+
+    async fn forget(&self, older_than: Duration, _: usize) -> Result<u64> {
+        assert_eq!(older_than, Duration::from_hours(24));
+        Ok(0)
+    }
+
+    async fn list(&self, _: Option<&Cursor>, _: usize) -> Result<Page<NodeEntry>> {
+        Ok(Page::new(Vec::new(), None))
+    }
+}
+
+fn environment() -> Environment {
+    let (clock, random) = (Arc::new(SystemClock::new()), Arc::new(SeededRandom::new(1)));
+    Environment::new(clock, random, Spawner::current(), "node-1")
+}
+
+async fn joined() -> (Environment, Arc<Told>, Membership) {
+    let (environment, store) = (environment(), Arc::new(Told::default()));
+    let config = MembershipConfig::default();
+    let membership = Membership::join(&environment, store.clone(), "orders", config)
+        .await
+        .unwrap();
+    (environment, store, membership)
+}
+
+fn left(environment: &Environment) -> Duration {
+    environment
+        .life
+        .until()
+        .saturating_sub(environment.clock.monotonic())
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_live_for_as_long_as_the_last_accepted_heartbeat_allows() {
+    let (environment, store, membership) = joined().await;
+    assert_eq!(
+        left(&environment),
+        54 * SECOND,
+        "a margin before the store's 60 s"
+    );
+    tokio::time::sleep(20 * SECOND).await;
+    membership.beat().await.unwrap();
+    assert_eq!(left(&environment), 54 * SECOND);
+    lock(&store.beats).push_back(Err(Error::new(ErrorKind::Unavailable, "away")));
+    tokio::time::sleep(20 * SECOND).await;
+    membership.beat().await.unwrap_err();
+    assert_eq!(left(&environment), 34 * SECOND, "what failed prolongs nothing");
+    tokio::time::sleep(34 * SECOND).await;
+    assert!(environment.life.is_over(environment.clock.monotonic()));
+    // The store was away for others too: nobody has given it up.
+    membership.beat().await.unwrap();
+    assert!(!environment.life.is_over(environment.clock.monotonic()));
+    assert_eq!(membership.incarnation(), Incarnation::new(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_lose_what_it_held_and_register_anew_when_the_store_gave_it_up() {
+    let (environment, store, membership) = joined().await;
+    let mut listener = environment.life.listen();
+    tokio::time::sleep(SECOND).await;
+    let asked_at = environment.clock.monotonic();
+    assert!(environment.life.allows(asked_at, asked_at));
+    tokio::time::sleep(SECOND).await;
+    lock(&store.beats).push_back(Ok(Beat::Ended));
+    membership.beat().await.unwrap();
+    listener.changed().await;
+    let now = environment.clock.monotonic();
+    assert!(
+        !environment.life.allows(asked_at, now),
+        "a claim of its former life"
+    );
+    assert!(environment.life.allows(now, now), "what it claims from here on");
+    assert_eq!(membership.incarnation(), Incarnation::new(2));
+    membership.leave().await.unwrap();
+    assert_eq!(store.left.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_beat_at_its_interval_and_say_what_it_does_when_it_runs() {
+    let (environment, store, membership) = joined().await;
+    membership.say(|| NodeFacts::new("{\"in_flight\":1}").unwrap());
+    let stop = CancellationToken::new();
+    let running = membership.run(stop.clone());
+    tokio::time::sleep(101 * SECOND).await;
+    stop.cancel();
+    running.await.unwrap();
+    let beats = lock(&store.facts).clone();
+    // Each wait is between half of the interval and the whole.
+    assert!((11..=21).contains(&beats.len()), "{} heartbeats", beats.len());
+    assert!(
+        beats.iter().all(|facts| facts == "{\"in_flight\":1}"),
+        "{beats:?}"
+    );
+    assert!(environment.background.statuses()["heartbeat"].is_healthy());
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_give_up_a_heartbeat_when_the_store_does_not_answer() {
+    let (environment, store, membership) = joined().await;
+    store.silent.store(true, Ordering::SeqCst);
+    let began = environment.clock.monotonic();
+    let error = membership.beat().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(environment.clock.monotonic() - began, 10 * SECOND);
+}
+
+#[test]
+fn should_refuse_times_when_one_is_not_longer_than_the_one_before() {
+    MembershipConfig::default().check().unwrap();
+    let error = MembershipConfig::default()
+        .with_heartbeat(40 * SECOND)
+        .with_silence(30 * SECOND, 30 * SECOND)
+        .check()
+        .unwrap_err();
+    for problem in [
+        "membership.suspect_after is 30s, it must be longer than membership.heartbeat (40s)",
+        "membership.dead_after is 30s, it must be longer than membership.suspect_after (30s)",
+    ] {
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+    let error = MembershipConfig::default()
+        .with_heartbeat(Duration::ZERO)
+        .check()
+        .unwrap_err();
+    assert!(error.to_string().contains("the least is 10ms"), "{error}");
+}

@@ -1,0 +1,45 @@
+//! This process as a node of its store.
+
+use std::{sync::Arc, time::Duration};
+
+use headless_abstractions::Result;
+use headless_core::{Environment, Membership};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Plan, consumer::Group};
+
+/// Registers this process as a node, where it is to be one and the store watches over its nodes.
+pub(super) async fn join(plan: &Plan) -> Result<Option<Membership>> {
+    let store = plan.store.as_ref().and_then(|store| store.membership.clone());
+    match (store, &plan.service) {
+        (Some(store), Some(service)) => Membership::join(&plan.environment, store, service, plan.membership)
+            .await
+            .map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Pauses these groups whenever the life of this node is over, until another begins.
+pub(super) async fn follow_life(environment: Environment, groups: Vec<Arc<Group>>, stop: CancellationToken) {
+    let mut listener = environment.life.listen();
+    loop {
+        let now = environment.clock.monotonic();
+        let is_over = environment.life.is_over(now);
+        for group in &groups {
+            group.silence(is_over);
+        }
+        let ends = async {
+            match environment.life.until() {
+                _ if is_over => std::future::pending().await,
+                Duration::MAX => std::future::pending().await,
+                until => tokio::time::sleep(until.saturating_sub(now)).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = listener.changed() => {}
+            () = ends => {}
+        }
+    }
+}

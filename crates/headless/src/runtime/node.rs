@@ -1,0 +1,156 @@
+//! What this runtime says of itself to its store, with each heartbeat.
+
+use std::time::Duration;
+
+use headless_abstractions::{NodeFacts, Result};
+use headless_core::{Background, Environment, TaskStatus};
+use headless_messaging::{ConsumerHandle, Messaging, Relay};
+use serde::Serialize;
+
+/// The longest error that is told with a heartbeat, in characters.
+const MOST_ERROR: usize = 200;
+
+/// Lets this runtime say what it does, with each heartbeat.
+pub(super) fn tell(messaging: &Messaging, environment: &Environment) {
+    let Some(membership) = messaging.membership() else {
+        return;
+    };
+    let teller = Teller {
+        began: environment.clock.monotonic(),
+        environment: environment.clone(),
+        consumers: messaging.consumers().to_vec(),
+        relay: messaging.relay().cloned(),
+    };
+    membership.say(move || teller.tell());
+}
+
+/// What a runtime says of itself, with each heartbeat.
+struct Teller {
+    began: Duration,
+    environment: Environment,
+    consumers: Vec<ConsumerHandle>,
+    relay: Option<Relay>,
+}
+
+#[derive(Serialize)]
+struct Told {
+    version: &'static str,
+    uptime_seconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relay: Option<RelayTold>,
+    groups: Vec<GroupTold>,
+    tasks: Vec<TaskTold>,
+    /// Whether groups and tasks were left out, since there are too many of them for a heartbeat.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_shortened: bool,
+}
+
+#[derive(Serialize)]
+struct RelayTold {
+    relayed: u64,
+    failing: u32,
+}
+
+#[derive(Serialize)]
+struct GroupTold {
+    group: String,
+    in_flight: usize,
+    concurrency: usize,
+    handled: u64,
+    failed: u64,
+    subscriptions: Vec<SubscriptionTold>,
+}
+
+#[derive(Serialize)]
+struct SubscriptionTold {
+    topic: String,
+    paused: Vec<String>,
+    circuit_open: bool,
+}
+
+#[derive(Serialize)]
+struct TaskTold {
+    name: String,
+    runs: u64,
+    failing: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_run_seconds_ago: Option<u64>,
+}
+
+impl Teller {
+    fn tell(&self) -> NodeFacts {
+        let mut told = self.told();
+        facts(&told)
+            .or_else(|_too_large| {
+                told.groups.clear();
+                told.tasks.clear();
+                told.is_shortened = true;
+                facts(&told)
+            })
+            .unwrap_or_else(|error| {
+                tracing::error!(error, "this node cannot say what it does");
+                NodeFacts::none()
+            })
+    }
+
+    fn told(&self) -> Told {
+        let now = self.environment.clock.monotonic();
+        let background: &Background = &self.environment.background;
+        let relay = self.relay.as_ref().map(Relay::status);
+        Told {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: now.saturating_sub(self.began).as_secs(),
+            relay: relay.map(|status| RelayTold {
+                relayed: status.relayed,
+                failing: status.failing,
+            }),
+            groups: self.consumers.iter().map(group).collect(),
+            tasks: background
+                .statuses()
+                .into_iter()
+                .map(|(name, status)| task(name, &status, now))
+                .collect(),
+            is_shortened: false,
+        }
+    }
+}
+
+/// The facts, or that they are too large.
+fn facts(told: &Told) -> Result<NodeFacts, String> {
+    let text = serde_json::to_string(told).map_err(|error| error.to_string())?;
+    NodeFacts::new(text).map_err(|error| error.to_string())
+}
+
+fn group(consumer: &ConsumerHandle) -> GroupTold {
+    let stats = consumer.stats();
+    let subscriptions = consumer.subscriptions().into_iter();
+    GroupTold {
+        group: consumer.group().to_string(),
+        in_flight: consumer.in_flight(),
+        concurrency: consumer.concurrency(),
+        handled: stats.handled,
+        failed: stats.failed,
+        subscriptions: subscriptions
+            .map(|subscription| SubscriptionTold {
+                topic: subscription.topic.to_string(),
+                paused: subscription.paused.iter().map(ToString::to_string).collect(),
+                circuit_open: subscription.circuit_open,
+            })
+            .collect(),
+    }
+}
+
+fn task(name: String, status: &TaskStatus, now: Duration) -> TaskTold {
+    TaskTold {
+        name,
+        runs: status.runs,
+        failing: status.failing,
+        last_error: status
+            .last_error
+            .as_ref()
+            .map(|error| error.chars().take(MOST_ERROR).collect()),
+        last_run_seconds_ago: status.last_run.map(|at| now.saturating_sub(at).as_secs()),
+    }
+}
