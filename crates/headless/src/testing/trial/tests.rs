@@ -1,5 +1,3 @@
-#![expect(clippy::expect_used, reason = "a failed step fails the test")]
-
 use std::{collections::BTreeSet, sync::atomic::AtomicUsize, time::Duration};
 
 use futures::FutureExt;
