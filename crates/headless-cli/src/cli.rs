@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
+use clap_complete::Shell;
 
 use crate::dead::DeadArgs;
 
@@ -26,6 +27,8 @@ RUST_LOG sets what is logged to standard error, as in RUST_LOG=headless=debug; b
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Print what a shell needs to complete this command
+    Completions(CompletionsArgs),
     /// Print every setting that a configuration comes to, and where each came from; nothing is connected to
     Config(ConfigArgs),
     /// Publish messages through an outbox, handle them with two members, and count what was lost, doubled or overtaken
@@ -39,6 +42,13 @@ pub(crate) enum Command {
     Migrate(MigrateArgs),
     /// Publish one message, or each line of a file
     Publish(PublishArgs),
+}
+
+/// The arguments of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: Shell,
 }
 
 /// The arguments of `config`.

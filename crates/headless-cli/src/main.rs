@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -53,6 +53,7 @@ fn run(command: Command) -> Result<ExitCode> {
     let tokio = tokio::runtime::Runtime::new()?;
     let code = tokio.block_on(async {
         match command {
+            Command::Completions(args) => completions(args.shell).map(|()| ExitCode::SUCCESS),
             Command::Config(args) => config::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Dead(args) => dead::run(&args).await.map(|answer| match answer {
                 dead::Answer::Whole => ExitCode::SUCCESS,
@@ -70,6 +71,17 @@ fn run(command: Command) -> Result<ExitCode> {
     // Without waiting for a read of standard input, which nothing can end.
     tokio.shutdown_background();
     code
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<()> {
+    // Made anew without what is hidden, which would be offered otherwise.
+    let whole = Cli::command();
+    let shown = whole.get_subcommands().filter(|one| !one.is_hide_set()).cloned();
+    let mut command = clap::Command::new("headless").subcommands(shown);
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "headless", &mut script);
+    io::stdout().lock().write_all(&script)?;
+    Ok(())
 }
 
 async fn demo(args: &DemoArgs) -> Result<ExitCode> {
