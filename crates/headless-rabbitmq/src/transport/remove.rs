@@ -1,15 +1,22 @@
 //! Ending groups, and everything at once.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use headless_abstractions::{GroupName, Result, TopicName};
 use lapin::{
     options::{ExchangeDeleteOptions, QueueDeleteOptions},
-    types::ShortString,
+    types::{FieldTable, ShortString},
 };
 
+use tokio::time::{sleep, timeout};
+
 use super::runtime_ended;
-use crate::{RabbitMq, channel::Chan, error::fault, rabbitmq::Shared, registry::Known};
+use crate::{RabbitMq, channel::Chan, connection::passive, error::fault, rabbitmq::Shared, registry::Known};
+
+/// How long the members of a group have to hear of its end.
+const TOLD: Duration = Duration::from_secs(1);
+/// How often it is looked whether they have.
+const LOOK: Duration = Duration::from_millis(10);
 
 pub(super) async fn remove_group(shared: &Arc<Shared>, group: &GroupName) -> Result<()> {
     let (task, group) = (shared.clone(), group.clone());
@@ -42,9 +49,20 @@ async fn delete_group(shared: &Shared, channel: &Chan, known: &Known, group: &Gr
     let Some(topics) = known.topics_of(group) else {
         return Ok(());
     };
+    let topics = topics?;
     // The members' queue first: it tells them.
     delete(channel, namespace.members(group)).await?;
-    for (topic, order) in topics? {
+    let queues = topics.iter().flat_map(|(topic, order)| match order.partitions() {
+        None => vec![namespace.queue(group, topic, None)],
+        Some(partitions) => partitions
+            .iter()
+            .map(|partition| namespace.queue(group, topic, Some(partition)))
+            .collect(),
+    });
+    let left = timeout(TOLD, all_left(shared, queues.collect()));
+    // One that does not go on hears of it when it does: its queues end with the group.
+    let _silent = left.await;
+    for (topic, order) in topics {
         for wait in known.waits_of(&topic) {
             let name = namespace.waiting(group, &topic, wait);
             delete_exchange(channel, name.clone()).await?;
@@ -62,6 +80,25 @@ async fn delete_group(shared: &Shared, channel: &Chan, known: &Known, group: &Gr
         }
     }
     delete(channel, namespace.dead(group)).await
+}
+
+/// Waits until nobody consumes any of these queues. A member that has heard of the end gives out nothing more, and lets go;
+/// without this wait one would still hand out what it had read ahead after the removal was answered.
+async fn all_left(shared: &Shared, queues: Vec<ShortString>) -> Result<()> {
+    let live = shared.publish.live(&shared.config).await?;
+    for queue in queues {
+        // A channel of its own: looking at a queue that is not there ends it.
+        let channel = live.channel().await?;
+        loop {
+            let declared = channel.queue_declare(queue.clone(), passive(), FieldTable::default());
+            match declared.await {
+                Ok(queue) if queue.consumer_count() > 0 => sleep(LOOK).await,
+                _left_or_missing => break,
+            }
+        }
+        channel.end().await;
+    }
+    Ok(())
 }
 
 /// Deletes a queue. One that is not there is none to delete.
