@@ -22,11 +22,16 @@ pub(super) async fn join(plan: &Plan) -> Result<Option<Membership>> {
 /// Pauses these groups whenever the life of this node is over, until another begins.
 pub(super) async fn follow_life(environment: Environment, groups: Vec<Arc<Group>>, stop: CancellationToken) {
     let mut listener = environment.life.listen();
+    let mut was_over = false;
     loop {
         let now = environment.clock.monotonic();
         let is_over = environment.life.is_over(now);
-        for group in &groups {
-            group.silence(is_over);
+        // A heartbeat that is accepted changes nothing else.
+        if is_over != was_over {
+            was_over = is_over;
+            for group in &groups {
+                group.silence(is_over);
+            }
         }
         let ends = async {
             match environment.life.until() {
