@@ -19,7 +19,7 @@ pub struct RabbitMqConfig {
     /// What all names on the server begin with. Default `headless`. Two namespaces are two brokers.
     pub namespace: Namespace,
     /// How often each side shows that it is there; whole seconds, 1 s to 60 s. A connection without a sign for two of
-    /// them is dead. Default 10 s.
+    /// them is dead. Default 10 s. A connection that the application makes has to do so as often, at least.
     pub heartbeat: Duration,
     /// How long connecting may take. Default 10 s, at most an hour, as every time-out here.
     pub connect_timeout: Duration,
@@ -54,6 +54,8 @@ pub(crate) struct Server {
     pub(crate) vhost: String,
     pub(crate) user: String,
     pub(crate) password: String,
+    /// User or password were given, and not left to be what a new server lets in.
+    pub(crate) has_login: bool,
 }
 
 impl RabbitMqConfig {

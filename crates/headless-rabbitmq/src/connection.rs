@@ -94,7 +94,14 @@ impl Link {
                             "the connection that the application made was closed before it was used",
                         ));
                     }
-                    Ok(connection)
+                    match signs_of_life(&connection, config.heartbeat) {
+                        Ok(()) => Ok(connection),
+                        Err(error) => {
+                            // What was refused is what is told.
+                            let _closed = connection.close(BYE, "bye".into()).await;
+                            Err(error)
+                        }
+                    }
                 }
             }
         };
@@ -196,6 +203,25 @@ pub(crate) fn passive() -> QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::default()
     }
+}
+
+/// Refuses a connection of the application's that shows less often than this that it is there: a frozen process would hold
+/// what it has for longer than the settings promise.
+fn signs_of_life(connection: &Connection, at_least_each: Duration) -> Result<()> {
+    let heartbeat = connection.configuration().heartbeat();
+    let is_often = heartbeat > 0 && Duration::from_secs(heartbeat.into()) <= at_least_each;
+    if is_often {
+        return Ok(());
+    }
+    let each = if heartbeat == 0 {
+        "has no heartbeat".to_owned()
+    } else {
+        format!("has a heartbeat of {heartbeat} s")
+    };
+    Err(Error::invalid(format!(
+        "the connection that the application made {each}, and heartbeat in the settings is {at_least_each:?}: let it ask for \
+         that (heartbeat=<seconds> in lapin's URL), or set heartbeat, which may be 60 s at most"
+    )))
 }
 
 async fn connect(config: &RabbitMqConfig, purpose: &str) -> Result<Connection> {

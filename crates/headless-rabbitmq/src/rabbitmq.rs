@@ -70,19 +70,22 @@ impl RabbitMq {
 
     /// As [`Self::connect_with`], on connections that the application makes: with its own way to the server, credentials,
     /// certificates and names. It is called for each connection of the handle, up to three, and again when one was lost.
-    /// Within `connect_timeout` it has to give one that is open, that is not told to recover by itself
-    /// (`enable_auto_recover`: what is unsettled would silently become somebody else's), and that nobody else closes. The
-    /// handle closes it.
+    /// Within `connect_timeout` it has to give one that is open, that nobody else closes, and whose heartbeat is at most
+    /// that of the settings (10 s; a server's own is 60 s). The handle closes all of them when it is closed.
     ///
-    /// The host of the settings' URL is what the handle says of where it is; who asks and how often both sides show that
-    /// they are there is the connection's.
+    /// **It may not be told to recover by itself** (`enable_auto_recover`): what is unsettled would silently become somebody
+    /// else's. The client does not say whether it was, so that nothing checks this.
+    ///
+    /// The host of the settings' URL is what the handle says of where it is; user and password are the connection's.
     ///
     /// ```no_run
     /// use headless_rabbitmq::{RabbitMq, RabbitMqConfig};
     /// use lapin::{Connection, ConnectionProperties};
     ///
     /// # async fn example() -> headless_abstractions::Result<()> {
-    /// let connect = || Connection::connect("amqp://app:secret@rabbit/shop", ConnectionProperties::default());
+    /// let connect = || {
+    ///     Connection::connect("amqp://app:secret@rabbit/shop?heartbeat=10", ConnectionProperties::default())
+    /// };
     /// let config = RabbitMqConfig::new("amqp://rabbit/shop?namespace=billing")?;
     /// let rabbitmq = RabbitMq::from_client(connect, config).await?;
     /// # let _ = rabbitmq;
@@ -91,7 +94,8 @@ impl RabbitMq {
     /// ```
     ///
     /// # Errors
-    /// As [`Self::connect`]; `Invalid` for certificates in the settings, which would not be used.
+    /// As [`Self::connect`]; `Invalid` for user, password or certificates in the settings, which would not be used, and for
+    /// a connection without a heartbeat or with one that is longer than the settings say.
     pub async fn from_client<F>(
         connect: impl Fn() -> F + Send + Sync + 'static,
         config: RabbitMqConfig,
@@ -99,10 +103,15 @@ impl RabbitMq {
     where
         F: Future<Output = lapin::Result<lapin::Connection>> + Send + 'static,
     {
-        for (name, file) in [("ca_file", &config.ca_file), ("cert_file", &config.cert_file)] {
-            if file.is_some() {
+        for (name, is_there) in [
+            ("ca_file", config.ca_file.is_some()),
+            ("cert_file", config.cert_file.is_some()),
+            ("user or password of the URL", config.server.has_login),
+        ] {
+            if is_there {
                 return Err(Error::invalid(format!(
-                    "{name} is of no use with from_client: the application's connections have certificates of their own"
+                    "{name} is of no use with from_client: the application's connections have credentials and certificates \
+                     of their own; leave it out"
                 ))
                 .with_provider(NAME));
             }
@@ -131,7 +140,7 @@ impl RabbitMq {
     }
 
     /// A channel of the client's, for whatever the provider does not offer. It is on a connection of its own, which is
-    /// made when this is first called: whatever becomes of it, the provider goes on.
+    /// made when this is first called: whatever becomes of it, the provider goes on. It is closed with the handle.
     ///
     /// # Errors
     /// `Unavailable`, `Timeout`, `Denied`, `Closed`.
@@ -195,11 +204,15 @@ impl Shared {
                 self.tasks.close();
                 let ended = timeout(self.config.call_timeout, self.tasks.wait()).await;
                 let ended = ended.map_err(|_elapsed| overdue("close", "call_timeout"));
-                let (publish, consume) =
-                    tokio::join!(self.publish.close(&self.config), self.consume.close(&self.config));
+                let (publish, consume, client) = tokio::join!(
+                    self.publish.close(&self.config),
+                    self.consume.close(&self.config),
+                    self.client.close(&self.config)
+                );
                 ended
                     .and(publish)
                     .and(consume)
+                    .and(client)
                     .map_err(|error: Error| error.with_operation("close"))
             })
             .await?;

@@ -54,6 +54,7 @@ pub(super) fn read(text: &str) -> Result<RabbitMqConfig> {
         password: url
             .password()
             .map_or(Ok(GUEST.to_owned()), |password| decode("password", password))?,
+        has_login: user.is_some() || url.password().is_some(),
     });
 
     let mut seen: Vec<String> = Vec::new();
