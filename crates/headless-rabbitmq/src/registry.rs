@@ -5,11 +5,12 @@
 //! written goes over the same connection: who has lost the one cannot do the other.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
+use futures::future::{BoxFuture, Shared};
 use headless_abstractions::{Error, ErrorKind, Result, TopicName};
 use lapin::types::ShortString;
 use tokio::time::timeout;
@@ -33,12 +34,17 @@ use crate::{
 /// A delay of a topic.
 pub(crate) type TopicWait = (TopicName, Wait);
 
+/// What makes the queues of some delays. All that need them wait for the same.
+pub(crate) type UnderWay = Shared<BoxFuture<'static, Arc<Result<()>>>>;
+
 /// What this handle knows of the registry.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     cached: RwLock<Arc<Known>>,
     /// The delays whose queues this handle has made, or has found to be there.
     made: Mutex<BTreeSet<TopicWait>>,
+    /// Those whose queues a task of this handle is making.
+    under_way: Mutex<BTreeMap<TopicWait, UnderWay>>,
     /// The server's lock is one of the connection: among the tasks of this handle this one decides.
     ours: tokio::sync::Mutex<()>,
 }
@@ -51,8 +57,18 @@ impl Registry {
 
     /// Looks at everything anew when it is next needed.
     pub(crate) fn forget(&self) {
-        self.cache(Arc::default());
+        self.forget_known();
         self.made().clear();
+    }
+
+    /// Looks at topics and groups anew when they are next needed.
+    pub(crate) fn forget_known(&self) {
+        self.cache(Arc::default());
+    }
+
+    /// Looks at the queues of these delays anew when they are next needed.
+    pub(crate) fn forget_made(&self, waits: &BTreeSet<TopicWait>) {
+        self.made().retain(|wait| !waits.contains(wait));
     }
 
     /// Those of these delays whose queues may be missing.
@@ -63,6 +79,10 @@ impl Registry {
 
     pub(crate) fn note_made(&self, waits: BTreeSet<TopicWait>) {
         self.made().extend(waits);
+    }
+
+    pub(crate) fn under_way(&self) -> std::sync::MutexGuard<'_, BTreeMap<TopicWait, UnderWay>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn made(&self) -> std::sync::MutexGuard<'_, BTreeSet<TopicWait>> {

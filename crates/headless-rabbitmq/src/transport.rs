@@ -98,6 +98,16 @@ pub(crate) fn unknown_group(group: &GroupName) -> Error {
     .with_resource(format!("group {group}"))
 }
 
+/// The same error once more: whoever it concerns is told by itself.
+fn same(error: &Error) -> Error {
+    let same = Error::new(error.kind(), error.message().to_owned()).with_advice(error.advice());
+    if error.is_outcome_unknown() {
+        same.with_outcome_unknown()
+    } else {
+        same
+    }
+}
+
 pub(crate) fn runtime_ended(operation: &'static str) -> Error {
     Error::new(
         ErrorKind::Unavailable,

@@ -30,3 +30,5 @@ mod rights;
 mod shop;
 #[path = "rabbitmq/tls.rs"]
 mod tls;
+#[path = "rabbitmq/waiting_queues.rs"]
+mod waiting_queues;

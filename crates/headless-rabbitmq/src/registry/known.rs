@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headless_abstractions::{Error, ErrorKind, GroupName, Partitions, Result, TopicName, TopicOrder};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::damaged;
 use crate::{delay::Wait, error::NAME};
@@ -23,6 +24,10 @@ pub(crate) struct Known {
     /// The delays of each topic, for which each of its groups has a queue.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     waits: BTreeMap<String, BTreeSet<Wait>>,
+    /// Those of them of which a queue may be too new to be used, each with a mark: another one whenever one of its queues
+    /// was to be made.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    young: BTreeMap<String, BTreeMap<Wait, Uuid>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,12 +102,38 @@ impl Known {
         of_it.map(|(group, _)| GroupName::parse(group)).collect()
     }
 
-    /// Adds a delay to a topic; answers whether it is new.
-    pub(crate) fn add_wait(&mut self, topic: &TopicName, wait: Wait) -> bool {
-        self.waits
-            .entry(topic.as_str().to_owned())
-            .or_default()
-            .insert(wait)
+    /// Whether a topic has this delay.
+    pub(crate) fn has_wait(&self, topic: &TopicName, wait: Wait) -> bool {
+        let waits = self.waits.get(topic.as_str());
+        waits.is_some_and(|waits| waits.contains(&wait))
+    }
+
+    /// The mark of a delay whose queues may be too new to be used.
+    pub(crate) fn mark_of(&self, topic: &TopicName, wait: Wait) -> Option<Uuid> {
+        self.young.get(topic.as_str())?.get(&wait).copied()
+    }
+
+    /// Says that a queue of this delay is about to be made; the topic has the delay from now on.
+    pub(crate) fn mark_young(&mut self, topic: &TopicName, wait: Wait, mark: Uuid) {
+        let name = topic.as_str();
+        self.waits.entry(name.to_owned()).or_default().insert(wait);
+        self.young.entry(name.to_owned()).or_default().insert(wait, mark);
+    }
+
+    /// Says that no queue of this delay is too new to be used.
+    pub(crate) fn mark_old(&mut self, topic: &TopicName, wait: Wait) {
+        if let Some(young) = self.young.get_mut(topic.as_str()) {
+            young.remove(&wait);
+            if young.is_empty() {
+                self.young.remove(topic.as_str());
+            }
+        }
+    }
+
+    /// Takes all delays from a topic.
+    pub(crate) fn remove_waits(&mut self, topic: &TopicName) {
+        self.waits.remove(topic.as_str());
+        self.young.remove(topic.as_str());
     }
 
     /// The delays of a topic.
@@ -168,11 +199,18 @@ mod tests {
         known.add_topic(&orders(), KnownTopic::new(TopicOrder::Unordered, false));
         assert_eq!(version(&known), 1, "they would lose nothing of it");
         let delay = Delay::of(Some(Duration::from_secs(60))).unwrap().unwrap();
-        assert!(known.add_wait(&orders(), delay.wait));
-        assert!(!known.add_wait(&orders(), delay.wait), "it is there");
+        let mark = Uuid::from_u128(1);
+        known.mark_young(&orders(), delay.wait, mark);
         assert_eq!(version(&known), 2);
-        let read = Known::parse(&known.to_record().unwrap()).unwrap();
+        let mut read = Known::parse(&known.to_record().unwrap()).unwrap();
         assert_eq!(read.waits_of(&orders()).collect::<Vec<_>>(), [delay.wait]);
+        assert_eq!(read.mark_of(&orders(), delay.wait), Some(mark));
+        read.mark_old(&orders(), delay.wait);
+        assert!(read.has_wait(&orders(), delay.wait));
+        let read = Known::parse(&read.to_record().unwrap()).unwrap();
+        assert_eq!(read.mark_of(&orders(), delay.wait), None);
+        known.remove_waits(&orders());
+        assert_eq!(version(&known), 1, "they have nothing to lose again");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Making topics and groups exist.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use headless_abstractions::{
     Error, ErrorKind, GroupName, Partition, Result, StartFrom, TopicName, TopicOrder, Topology,
@@ -10,14 +13,15 @@ use lapin::{
     options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
+use tokio::time::timeout;
 
 use super::{runtime_ended, unknown_topic};
 use crate::{
     channel::Chan,
     connection::{Live, passive},
-    error::fault,
+    error::{fault, overdue},
     rabbitmq::Shared,
-    registry::{Known, KnownTopic},
+    registry::{Known, KnownTopic, TopicWait},
 };
 
 mod waits;
@@ -30,14 +34,24 @@ pub(super) async fn declare(shared: &Arc<Shared>, topology: &Topology) -> Result
     let (task, topology) = (shared.clone(), topology.clone());
     let declared = shared.tasks.spawn(async move {
         let made = make(&task, &topology);
-        task.guarded("declare", made).await
+        let waits = task.guarded("declare", made).await?;
+        let groups = topology
+            .groups
+            .into_iter()
+            .map(|spec| (spec.topic, spec.group))
+            .collect();
+        waits::settle(&task, "declare", waits, Some(&groups)).await
     });
-    declared.await.map_err(|_ended| runtime_ended("declare"))?
+    timeout(shared.config.call_timeout, declared)
+        .await
+        .map_err(|_elapsed| overdue("declare", "call_timeout"))?
+        .map_err(|_ended| runtime_ended("declare"))?
 }
 
-async fn make(shared: &Shared, topology: &Topology) -> Result<()> {
+/// Makes everything but the queues in which delayed messages wait; answers which these are.
+async fn make(shared: &Shared, topology: &Topology) -> Result<BTreeSet<TopicWait>> {
     if topology.topics.is_empty() && topology.groups.is_empty() {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
     let namespace = &shared.config.namespace;
     let live = shared.publish.live(&shared.config).await?;
@@ -50,11 +64,18 @@ async fn make(shared: &Shared, topology: &Topology) -> Result<()> {
         Making::begin(shared, &live)
             .await?
             .all(edit.known(), topology)
-            .await
+            .await?;
+        let topics = topology.groups.iter().map(|spec| &spec.topic);
+        let waits = topics.flat_map(|topic| {
+            let waits = edit.known().waits_of(topic);
+            waits.map(|wait| (topic.clone(), wait))
+        });
+        Ok(waits.collect())
     };
     let made = made.await;
     let ended = edit.end().await;
-    made.and(ended)
+    let waits = made?;
+    ended.map(|()| waits)
 }
 
 fn refuse_unsupported(topology: &Topology) -> Result<()> {
@@ -151,10 +172,6 @@ impl<'a> Making<'a> {
             self.topic(&spec.topic).await?;
             self.group(&spec.group).await?;
             self.share(&spec.group, &spec.topic, order).await?;
-            for wait in known.waits_of(&spec.topic) {
-                self.delayed(&spec.topic, wait).await?;
-                self.waiting(&spec.group, &spec.topic, wait).await?;
-            }
         }
         Ok(())
     }

@@ -35,8 +35,19 @@ async fn remove(shared: &Shared, group: &GroupName) -> Result<()> {
     let removed = async {
         let mut known = edit.known().clone();
         // Deleted before it is written off: half a removal is ended by the next one.
-        delete_group(shared, &live.channel().await?, &known, group).await?;
+        let channel = live.channel().await?;
+        delete_group(shared, &channel, &known, group).await?;
+        let topics = known.topics_of(group).transpose()?.unwrap_or_default();
         known.remove_group(group);
+        for (topic, _) in topics {
+            // With its last group a topic's delays go: each next group would have a queue for each.
+            if !known.is_attended(&topic) {
+                delete_delays(shared, &channel, &known, &topic).await?;
+                let waits = known.waits_of(&topic).map(|wait| (topic.clone(), wait));
+                shared.registry.forget_made(&waits.collect());
+                known.remove_waits(&topic);
+            }
+        }
         edit.write(known).await
     };
     let removed = removed.await;
@@ -101,6 +112,13 @@ async fn all_left(shared: &Shared, queues: Vec<ShortString>) -> Result<()> {
     Ok(())
 }
 
+async fn delete_delays(shared: &Shared, channel: &Chan, known: &Known, topic: &TopicName) -> Result<()> {
+    for wait in known.waits_of(topic) {
+        delete_exchange(channel, shared.config.namespace.delayed(topic, wait)).await?;
+    }
+    Ok(())
+}
+
 /// Deletes a queue. One that is not there is none to delete.
 async fn delete(channel: &Chan, queue: ShortString) -> Result<()> {
     channel
@@ -131,9 +149,7 @@ impl RabbitMq {
                     }
                     for topic in known.topic_names().map(TopicName::parse_stored) {
                         let topic = topic?;
-                        for wait in known.waits_of(&topic) {
-                            delete_exchange(&channel, namespace.delayed(&topic, wait)).await?;
-                        }
+                        delete_delays(shared, &channel, &known, &topic).await?;
                         delete_exchange(&channel, namespace.exchange(&topic)).await?;
                     }
                     delete_exchange(&channel, namespace.refusal()).await?;

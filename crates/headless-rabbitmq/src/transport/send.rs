@@ -8,29 +8,27 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture, poll};
-use headless_abstractions::{Error, ErrorKind, Message, Result, Sent, TopicName};
+use headless_abstractions::{Error, ErrorKind, Message, Result, Sent};
 use lapin::{Confirmation, options::BasicPublishOptions};
-use tokio::{
-    task::unconstrained,
-    time::{timeout, timeout_at},
-};
+use tokio::{task::unconstrained, time::timeout_at};
 
-use super::{all_closed, declare};
+use super::{all_closed, same};
 use crate::{
     channel::Chan,
     clock,
     connection::Live,
     envelope,
     error::{NAME, fault, overdue},
-    publisher::Publisher,
     rabbitmq::Shared,
 };
 
 mod plan;
+mod prepare;
 mod returned;
 
 use self::{
-    plan::{Going, plan, waits},
+    plan::{Going, waits},
+    prepare::prepare,
     returned::{doubt, tell_returned},
 };
 
@@ -84,36 +82,15 @@ fn about(error: Error, message: &Message) -> Error {
         .with_resource(format!("topic {}", message.topic))
 }
 
-/// The same error once more: each message is told by itself.
-fn same(error: &Error) -> Error {
-    let same = Error::new(error.kind(), error.message().to_owned()).with_advice(error.advice());
-    if error.is_outcome_unknown() {
-        same.with_outcome_unknown()
-    } else {
-        same
-    }
-}
-
 async fn send_all(shared: &Arc<Shared>, batch: &[Message], answers: &mut Answers) -> Result<()> {
     if batch.is_empty() {
         return Ok(());
     }
     let at_most = shared.config.call_timeout;
     let until = clock::now() + at_most;
-    let permit = timeout(at_most, shared.sends.clone().acquire_owned()).await;
-    let permit = permit
-        .map_err(|_elapsed| {
-            Error::new(
-                ErrorKind::Timeout,
-                "all publish_channels were in use for the whole of call_timeout",
-            )
-        })?
-        .map_err(|_closed| crate::error::closed("send"))?;
-    let prepared = timeout_at(until, prepare(shared, batch, answers)).await;
-    let Some((live, going, mut channel)) = prepared.unwrap_or_else(|_elapsed| Err(too_late()))? else {
+    let Some((live, going, channel)) = prepare(shared, batch, answers, until).await? else {
         return Ok(());
     };
-    channel.hold(permit);
     let mut flight = Flight {
         channel: &channel,
         window: shared.config.publish_window.get(),
@@ -121,7 +98,7 @@ async fn send_all(shared: &Arc<Shared>, batch: &[Message], answers: &mut Answers
         bytes: 0,
         returned: BTreeSet::new(),
         is_broken: false,
-        is_refused: false,
+        refused: BTreeSet::new(),
     };
     let is_whole = timeout_at(until, flight.run(batch, &going, answers))
         .await
@@ -130,15 +107,13 @@ async fn send_all(shared: &Arc<Shared>, batch: &[Message], answers: &mut Answers
         flight.give_up(&live, answers);
     }
     let (returned, is_broken) = (std::mem::take(&mut flight.returned), flight.is_broken);
-    if flight.is_refused {
-        // A queue may be missing: those of delays are made again by the next send.
-        shared.registry.forget();
-    }
+    let mut suspect = std::mem::take(&mut flight.refused);
     drop(flight);
     if is_broken || (!is_whole && !returned.is_empty()) {
         doubt(&going, answers);
         // A topic or queue may have been deleted behind our back: look again next time.
-        shared.registry.forget();
+        shared.registry.forget_known();
+        suspect.extend(going.iter().map(|going| going.at));
     }
     if is_whole && !is_broken {
         channel.give_back();
@@ -150,38 +125,16 @@ async fn send_all(shared: &Arc<Shared>, batch: &[Message], answers: &mut Answers
             None
         };
         let known = known.and_then(Result::ok);
-        if tell_returned(known.as_deref(), batch, &going, &returned, answers) {
-            shared.registry.forget();
+        let missing = tell_returned(known.as_deref(), batch, &going, &returned, answers);
+        if !missing.is_empty() {
+            shared.registry.forget_known();
+            suspect.extend(missing);
         }
     }
+    // A queue of theirs may be missing: the next send makes it again. Others' are not looked at for that.
+    let suspect = going.iter().filter(|going| suspect.contains(&going.at));
+    shared.registry.forget_made(&waits(batch, suspect));
     if is_whole { Ok(()) } else { Err(too_late()) }
-}
-
-/// What is needed before anything is sent; `None` when nothing is left to send.
-async fn prepare(
-    shared: &Arc<Shared>,
-    batch: &[Message],
-    answers: &mut Answers,
-) -> Result<Option<(Arc<Live>, Vec<Going>, Publisher)>> {
-    let live = shared.publish.live(&shared.config).await?;
-    let topics: BTreeSet<&TopicName> = batch.iter().map(|message| &message.topic).collect();
-    let known = shared.known_with(&live, topics.into_iter()).await?;
-    let mut going = plan(shared, &known, batch, None, answers);
-    if let Err(error) = declare::see_to(shared, waits(batch, &going)).await {
-        // The others go.
-        going = plan(shared, &known, batch, Some(&error), answers);
-    }
-    if going.is_empty() {
-        return Ok(None);
-    }
-    if live.is_blocked() {
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            "the server holds publishers back: it is short of memory or disk (see `rabbitmqctl status`)",
-        ));
-    }
-    let channel = live.publisher().await?;
-    Ok(Some((live, going, channel)))
 }
 
 /// Of what was not begun.
@@ -203,8 +156,8 @@ struct Flight<'a> {
     /// The ids of messages that came back. The client hangs them on any confirm of the channel.
     returned: BTreeSet<String>,
     is_broken: bool,
-    /// The server said no to some.
-    is_refused: bool,
+    /// The places of those to which the server said no.
+    refused: BTreeSet<usize>,
 }
 
 type Confirming<'a> = BoxFuture<'a, lapin::Result<Confirmation>>;
@@ -271,7 +224,7 @@ impl<'a> Flight<'a> {
                 if is_kept {
                     Ok(Sent::Accepted)
                 } else {
-                    self.is_refused = true;
+                    self.refused.insert(at);
                     Err(refused())
                 }
             }

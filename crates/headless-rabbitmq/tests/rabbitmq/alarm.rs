@@ -31,6 +31,12 @@ async fn should_say_so_and_go_on_consuming_when_publishers_are_blocked() {
         !error.is_outcome_unknown() && error.to_string().contains("memory"),
         "{error}"
     );
+    // So is what needs queues that are still to be made, without waiting for them.
+    let mut delayed = message("k:delayed");
+    delayed.deliver_after = Some(Duration::from_secs(60));
+    let mut answers = shop.rabbitmq.send(&[delayed]).await;
+    let error = answers.pop().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     // Meanwhile what is there is worked off: acknowledgements go over another connection.
     assert_eq!(work(&*member, 20).await.len(), 20);
     shop.rabbitmq.ping().await.unwrap();

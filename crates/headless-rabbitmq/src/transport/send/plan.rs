@@ -7,12 +7,12 @@ use headless_abstractions::{
 };
 use lapin::types::ShortString;
 
-use super::{Answers, same};
+use super::Answers;
 use crate::{
     delay::Delay,
     rabbitmq::Shared,
     registry::{Known, TopicWait},
-    transport::unknown_topic,
+    transport::{same, unknown_topic},
 };
 
 /// A message on its way: its place in the batch and where it goes.
@@ -64,8 +64,11 @@ pub(super) fn plan(
 }
 
 /// The delays that these messages need.
-pub(super) fn waits(batch: &[Message], going: &[Going]) -> BTreeSet<TopicWait> {
-    let waiting = going.iter().filter_map(|Going { at, delay, .. }| {
+pub(super) fn waits<'a>(
+    batch: &[Message],
+    going: impl IntoIterator<Item = &'a Going>,
+) -> BTreeSet<TopicWait> {
+    let waiting = going.into_iter().filter_map(|Going { at, delay, .. }| {
         let topic = &batch.get(*at)?.topic;
         Some(((topic, (*delay)?.wait), ()))
     });

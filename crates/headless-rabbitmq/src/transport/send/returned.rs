@@ -27,15 +27,15 @@ pub(super) fn doubt(going: &[Going], answers: &mut Answers) {
 }
 
 /// Answers for messages that came back, by what is there now, if that is known: another process may have required the
-/// topic. Answers whether a queue is missing that the registry says is there.
+/// topic. Answers the places of those of which a queue is missing that the registry says is there.
 pub(super) fn tell_returned(
     known: Option<&Known>,
     batch: &[Message],
     going: &[Going],
     returned: &BTreeSet<String>,
     answers: &mut Answers,
-) -> bool {
-    let mut is_missing = false;
+) -> BTreeSet<usize> {
+    let mut missing = BTreeSet::new();
     for Going { at, .. } in going {
         let Some(message) = batch
             .get(*at)
@@ -46,7 +46,7 @@ pub(super) fn tell_returned(
         let answer = match known {
             // "Unrouted" would be the end of a message that a group has a right to.
             Some(known) if known.is_attended(&message.topic) => {
-                is_missing = true;
+                missing.insert(*at);
                 Err(Error::new(
                     ErrorKind::Unavailable,
                     "the message came back: a queue of its topic is missing or down; if it was deleted, declare it again",
@@ -63,7 +63,7 @@ pub(super) fn tell_returned(
         };
         set(answers, *at, answer);
     }
-    is_missing
+    missing
 }
 
 #[cfg(test)]
@@ -115,7 +115,7 @@ mod tests {
         ]);
         doubt(&going, &mut answers);
         let returned = came_back(&batch, 0);
-        assert!(!tell_returned(None, &batch, &going, &returned, &mut answers));
+        assert!(tell_returned(None, &batch, &going, &returned, &mut answers).is_empty());
         // The first is known not to have been taken, the second may have come back as well.
         assert_eq!(error_at(&answers, 0).kind(), ErrorKind::Unavailable);
         assert!(!error_at(&answers, 0).is_outcome_unknown());
@@ -132,13 +132,8 @@ mod tests {
         let mut known = Known::default();
         known.add_topic(&orders(), KnownTopic::new(TopicOrder::Unordered, true));
         known.add_group(&GroupName::parse("billing").unwrap(), &orders());
-        assert!(tell_returned(
-            Some(&known),
-            &batch,
-            &going,
-            &returned,
-            &mut answers
-        ));
+        let missing = tell_returned(Some(&known), &batch, &going, &returned, &mut answers);
+        assert_eq!(missing, BTreeSet::from([0]));
         let error = error_at(&answers, 0);
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(error.is_retryable() && !error.is_outcome_unknown(), "{error}");
@@ -151,13 +146,8 @@ mod tests {
             let returned = came_back(&batch, 0);
             let mut known = Known::default();
             known.add_topic(&orders(), KnownTopic::new(TopicOrder::Unordered, is_required));
-            assert!(!tell_returned(
-                Some(&known),
-                &batch,
-                &going,
-                &returned,
-                &mut answers
-            ));
+            let missing = tell_returned(Some(&known), &batch, &going, &returned, &mut answers);
+            assert!(missing.is_empty());
             if is_required {
                 assert_eq!(error_at(&answers, 0).kind(), ErrorKind::NotFound);
             } else {
