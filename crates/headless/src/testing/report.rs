@@ -24,9 +24,13 @@ impl Figures {
     /// What a runtime has counted so far.
     ///
     /// # Errors
-    /// What asking for the [backlog](Runtime::backlog) answers.
+    /// What counting the dead letters of the store answers.
     pub async fn of(runtime: &Runtime) -> Result<Self> {
-        let dead = runtime.backlog().await?.dead;
+        // The store alone is asked: of the transport's groups other members may be leaving.
+        let dead = match runtime.dead_letters() {
+            Some(letters) => letters.stats().await?.iter().map(|stats| stats.count).sum(),
+            None => 0,
+        };
         let stats: Vec<_> = runtime
             .consumers()
             .iter()
