@@ -296,7 +296,9 @@ impl Builder {
         if of_settings.is_empty() {
             configure(&mut plan, &self.settings);
         }
-        plan.service = self.service.as_ref().map(|service| service.value.clone());
+        if self.settings.registers() {
+            plan.service = self.service.as_ref().map(|service| service.value.clone());
+        }
         for problem in self.problems().into_iter().chain(of_settings) {
             plan.problem(problem);
         }

@@ -134,7 +134,9 @@ settings! {
     "relay.backoff", relay_backoff: Backoff = Backoff::exponential(Duration::from_secs(1), Duration::from_mins(1));
     /// How often an idle node asks its store what is due, when nothing is due sooner.
     "pulse.interval", pulse_interval: Duration = Duration::from_secs(1), development Duration::from_millis(200), least LEAST;
-    /// The longest time between two heartbeats of a node, where the store watches over its nodes.
+    /// Whether this process registers as a node, where the store watches over its nodes. Off: what it lacks is in `docs/membership.md`.
+    "membership.enabled", registers: bool = false;
+    /// The longest time between two heartbeats of a node that registers.
     "membership.heartbeat", membership_heartbeat: Duration = Duration::from_secs(10), least LEAST;
     /// A node is suspected when it has been silent for this long.
     "membership.suspect_after", membership_suspect_after: Duration = Duration::from_secs(30), least LEAST;

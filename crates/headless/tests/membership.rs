@@ -36,7 +36,8 @@ async fn idle(memory: &Memory, environment: Environment) -> Runtime {
     let builder = Headless::builder("orders")
         .store(memory)
         .transport(memory.clone())
-        .environment(environment);
+        .environment(environment)
+        .registers(true);
     builder.start().await.unwrap()
 }
 
@@ -72,6 +73,21 @@ async fn should_be_seen_with_what_it_does_and_leave_when_it_shuts_down() {
     );
     bob.shutdown(MINUTE).await.unwrap();
     assert_eq!(states(&ann).await[1], ("bob@2".to_owned(), NodeState::Left));
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_register_nothing_unless_it_is_asked_to() {
+    let memory = Memory::new();
+    let builder = Headless::builder("orders")
+        .store(&memory)
+        .transport(memory.clone())
+        .environment(environment("ann", 1));
+    let runtime = builder.start().await.unwrap();
+    assert_eq!(runtime.incarnation(), None);
+    tokio::time::sleep(3 * MINUTE).await;
+    let bob = idle(&memory.connect(), environment("bob", 2)).await;
+    assert_eq!(states(&bob).await.len(), 1, "bob alone");
+    assert!(runtime.health().is_healthy(), "{:?}", runtime.health().problems());
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +138,8 @@ async fn should_end_what_it_runs_and_go_on_anew_when_the_store_has_given_it_up()
         .store(&memory)
         .transport(memory.clone())
         .consumer(consumer)
-        .environment(environment);
+        .environment(environment)
+        .registers(true);
     let runtime = builder.start().await.unwrap();
     runtime.publisher().publish(&Placed).await.unwrap();
     tokio::time::timeout(MINUTE, begun.notified()).await.unwrap();
