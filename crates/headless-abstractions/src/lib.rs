@@ -15,6 +15,7 @@ mod clock;
 mod dead_letter;
 mod error;
 mod failure;
+mod finding;
 mod header;
 mod id;
 mod inbox;
@@ -43,6 +44,7 @@ pub use dead_letter::{
 };
 pub use error::{Error, ErrorKind, Result, RetryAdvice};
 pub use failure::{Failure, FailureCause};
+pub use finding::{Check, Condition, Finding};
 pub use header::{HeaderName, HeaderValue, Headers};
 pub use id::{DeadId, Epoch, MessageId, Owner};
 pub use inbox::{Admission, Arrival, Hold, InboxState, InboxStore, Marked};

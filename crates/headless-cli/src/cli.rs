@@ -21,7 +21,7 @@ Exit codes:
   1  something failed
   2  the input or the usage is wrong
   3  the demo found something lost, doubled or overtaken; `migrate --check` found migrations that are missing; `dead`
-     did not find, or could not change, something of what was asked for, and says why
+     did not find, or could not change, something of what was asked for, and says why; `doctor` found something bad
 
 RUST_LOG sets what is logged to standard error, as in RUST_LOG=headless=debug; by default warnings.";
 
@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Look at dead letters, count, edit, redrive and discard them
     Dead(DeadArgs),
+    /// Look at the servers of a service: reachable? version? rights? clock? schema? Each finding says what to do
+    Doctor(DoctorArgs),
     /// One process of a demo
     #[command(hide = true)]
     DemoMember(DemoMemberArgs),
@@ -57,6 +59,24 @@ pub(crate) struct ConfigArgs {
     /// A configuration in TOML; may be repeated, a later one goes before an earlier one. Without it, the file that the
     /// variable HEADLESS__CONFIG names. Variables as HEADLESS__RELAY__BATCH go before both
     #[arg(long = "file", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Print a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The arguments of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Look at this store
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
+    /// Look at this transport
+    #[arg(long, value_name = "URL")]
+    pub(crate) transport: Option<String>,
+    /// Look at what this configuration in TOML names; may be repeated, and variables go before it, as for `config`.
+    /// Without any of these, at what the variables name
+    #[arg(long = "file", value_name = "FILE", conflicts_with_all = ["store", "transport"])]
     pub(crate) files: Vec<PathBuf>,
     /// Print a JSON object
     #[arg(long)]

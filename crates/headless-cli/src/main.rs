@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod dead;
 mod demo;
+mod doctor;
 mod input;
 mod migrate;
 mod progress;
@@ -34,6 +35,7 @@ const WRONG: u8 = 2;
 const UNSOUND: u8 = 3;
 const PENDING: u8 = 3;
 const IN_PART: u8 = 3;
+const UNWELL: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -61,6 +63,10 @@ fn run(command: Command) -> Result<ExitCode> {
             }),
             Command::Demo(args) => demo(&args).await,
             Command::DemoMember(args) => demo_member(&args).await,
+            Command::Doctor(args) => doctor::run(&args).await.map(|well| match well {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::from(UNWELL),
+            }),
             Command::Migrate(args) => migrate::run(&args).await.map(|up_to_date| match up_to_date {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::from(PENDING),

@@ -5,8 +5,8 @@ use headless::{AnyStore, AnyTransport, Connected, ErrorKind, Providers};
 
 use crate::bad_input::BadInput;
 
-const STORE: &str = "--store";
-const TRANSPORT: &str = "--transport";
+pub(crate) const STORE: &str = "--store";
+pub(crate) const TRANSPORT: &str = "--transport";
 
 /// A store and a transport, connected to.
 #[derive(Clone)]

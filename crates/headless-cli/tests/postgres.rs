@@ -4,6 +4,8 @@
 
 #[path = "postgres/demo.rs"]
 mod demo;
+#[path = "postgres/doctor.rs"]
+mod doctor;
 #[path = "postgres/migrate.rs"]
 mod migrate;
 #[path = "postgres/process.rs"]

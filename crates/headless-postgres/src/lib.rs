@@ -18,6 +18,7 @@
 mod config;
 mod dead_letter;
 mod error;
+mod examine;
 mod failures;
 mod inbox;
 mod membership;

@@ -114,7 +114,7 @@ pub(crate) async fn remove(config: &PostgresConfig) -> Result<()> {
     conn.close().await.map_err(fault)
 }
 
-async fn connect(config: &PostgresConfig) -> Result<PgConnection> {
+pub(crate) async fn connect(config: &PostgresConfig) -> Result<PgConnection> {
     config.validate()?;
     let options = config.options();
     let limit = config.acquire_timeout;

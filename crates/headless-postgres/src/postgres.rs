@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use headless_abstractions::{Error, ErrorKind, Result, StoreId};
+use headless_abstractions::{Clock, Error, ErrorKind, Finding, Result, StoreId};
 use sqlx::{
     Connection, Executor, PgPool, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     Migrate, Migration, MigrationState, Pooler, PostgresConfig, dead_letter,
     error::{NAME, fault},
-    inbox, membership, migrate, outbox, parked, pulse,
+    examine, inbox, membership, migrate, outbox, parked, pulse,
     session::Session,
     sql::statements,
     transport,
@@ -139,6 +139,19 @@ impl Postgres {
         migrate::check(config)
             .await
             .map_err(|error| in_context(error, "check", config))
+    }
+
+    /// Looks at the server, the database and the schema of these settings as a service would meet them, and changes
+    /// nothing: whether it can be reached and written to, its version, durability, room for connections and clock, the
+    /// state of the schema and the rights of the user. Each finding says what to do where something should be done. What
+    /// cannot be looked at because of an earlier finding is left out.
+    ///
+    /// `clock` is the one that the server's is compared with. Blocks for a few round trips, each within `call_timeout`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no connection behind.
+    pub async fn examine(config: &PostgresConfig, clock: &dyn Clock) -> Vec<Finding> {
+        examine::examine(config, clock).await
     }
 
     /// Removes the schema of these settings with everything that is in it, the application's own objects too, or does

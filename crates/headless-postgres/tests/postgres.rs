@@ -8,6 +8,8 @@ mod shared;
 
 #[path = "postgres/bad_input.rs"]
 mod bad_input;
+#[path = "postgres/examine.rs"]
+mod examine;
 #[path = "postgres/idle.rs"]
 mod idle;
 #[path = "postgres/interleavings.rs"]

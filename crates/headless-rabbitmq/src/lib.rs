@@ -21,6 +21,7 @@ mod connection;
 mod delay;
 mod envelope;
 mod error;
+mod examine;
 mod names;
 mod publisher;
 mod rabbitmq;

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use futures::FutureExt;
-use headless_abstractions::{Error, Result, TopicName};
+use headless_abstractions::{Error, Finding, Result, TopicName};
 use tokio::{
     sync::{OnceCell, Semaphore},
     time::timeout,
@@ -14,6 +14,7 @@ use crate::{
     RabbitMqConfig,
     connection::{Connect, Link, Live},
     error::{NAME, closed, overdue},
+    examine,
     registry::{Known, Registry},
 };
 
@@ -66,6 +67,20 @@ impl RabbitMq {
     /// As [`Self::connect`].
     pub async fn connect_with(config: RabbitMqConfig) -> Result<Self> {
         Self::open(config, None).await
+    }
+
+    /// Looks at the server as a service with these settings would meet it: whether it can be reached, its version (not over
+    /// TLS, where it is not told), whether the namespace is there, the rights of the user, and whether it takes messages.
+    /// Each finding says what to do where something should be done. What cannot be looked at because of an earlier finding
+    /// is left out.
+    ///
+    /// A queue and an exchange of names of their own are made for it, and go with its connection. Blocks for a few round
+    /// trips, each within the time-outs of the settings.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn examine(config: &RabbitMqConfig) -> Vec<Finding> {
+        examine::examine(config).await
     }
 
     /// As [`Self::connect_with`], on connections that the application makes: with its own way to the server, credentials,

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod connect;
+mod examine;
 mod explain;
 
 pub(crate) use connect::Configured;

@@ -38,11 +38,11 @@ pub mod testing;
 pub use builder::{Builder, Headless};
 pub use config::Config;
 pub use headless_abstractions::{
-    Change, ContentType, CorrelationId, Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter,
-    DeadLetterStats, DeadLetterTally, Edit, Edited, Error, ErrorKind, Failure, FailureCause, GroupName,
-    HeaderName, HeaderValue, Headers, IdempotencyKey, Incarnation, Message, MessageId, MessageType,
-    NodeEntry, NodeFacts, NodeState, Origin, Page, ParkLimits, PartitionKey, Priority, Redelivery, Redrive,
-    Redriven, Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext,
+    Change, Check, Condition, ContentType, CorrelationId, Cursor, DeadId, DeadLetter, DeadLetterChange,
+    DeadLetterFilter, DeadLetterStats, DeadLetterTally, Edit, Edited, Error, ErrorKind, Failure,
+    FailureCause, Finding, GroupName, HeaderName, HeaderValue, Headers, IdempotencyKey, Incarnation, Message,
+    MessageId, MessageType, NodeEntry, NodeFacts, NodeState, Origin, Page, ParkLimits, PartitionKey,
+    Priority, Redelivery, Redrive, Redriven, Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext,
 };
 pub use headless_core::{
     Backoff, Codec, Codecs, Environment, Event, HandlerError, HandlerResult, Json, MessagePack, Nodes, Raw,
@@ -61,7 +61,7 @@ pub use headless_postgres::{Postgres, PostgresTx};
 #[cfg(feature = "rabbitmq")]
 pub use headless_rabbitmq::{Namespace as RabbitMqNamespace, RabbitMq, RabbitMqConfig};
 pub use preset::Preset;
-pub use providers::{AnyStore, AnyTransport, Connected, ProviderUrl, Providers};
+pub use providers::{AnyStore, AnyTransport, Connected, Examination, ProviderUrl, Providers};
 pub use runtime::{Backlog, GroupHealth, Health, Runtime};
 pub use sandbox::Sandbox;
 pub use settings::{Setting, Source};

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc};
 
-use headless_abstractions::{Error, Result};
+use headless_abstractions::{Clock, Error, Finding, Result};
 
 mod connected;
+mod examination;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "postgres")]
@@ -15,11 +16,14 @@ mod url;
 
 pub use self::{
     connected::{AnyStore, AnyTransport, Connected},
+    examination::Examination,
     url::ProviderUrl,
 };
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Connected>> + Send>>;
 type Factory = dyn Fn(ProviderUrl) -> Connecting + Send + Sync;
+type Examining = Pin<Box<dyn Future<Output = Result<Vec<Finding>>> + Send>>;
+type Examiner = dyn Fn(ProviderUrl, Arc<dyn Clock>) -> Examining + Send + Sync;
 
 /// The schemes of providers of headless, and the feature that builds each in. Those of later versions are named too,
 /// so that their error can say so.
@@ -55,6 +59,7 @@ const FEATURES: [(&str, &str); 10] = [
 #[derive(Clone)]
 pub struct Providers {
     factories: BTreeMap<String, Arc<Factory>>,
+    examiners: BTreeMap<String, Arc<Examiner>>,
 }
 
 impl Providers {
@@ -66,27 +71,35 @@ impl Providers {
     pub fn builtin() -> Self {
         let providers = Self {
             factories: BTreeMap::new(),
+            examiners: BTreeMap::new(),
         };
         #[cfg(feature = "memory")]
         let providers = {
             let servers = memory::Servers::default();
-            providers.with("memory", move |url| {
-                let connected = servers.connect(&url);
-                async { connected }
-            })
+            providers
+                .with("memory", move |url| {
+                    let connected = servers.connect(&url);
+                    async { connected }
+                })
+                .with_examiner("memory", memory::examine)
         };
         #[cfg(feature = "postgres")]
         let providers = providers
             .with("postgres", postgres::connect)
-            .with("postgresql", postgres::connect);
+            .with("postgresql", postgres::connect)
+            .with_examiner("postgres", postgres::examine)
+            .with_examiner("postgresql", postgres::examine);
         #[cfg(feature = "rabbitmq")]
         let providers = providers
             .with("amqp", rabbitmq::connect)
-            .with("amqps", rabbitmq::connect);
+            .with("amqps", rabbitmq::connect)
+            .with_examiner("amqp", rabbitmq::examine)
+            .with_examiner("amqps", rabbitmq::examine);
         providers
     }
 
-    /// With a provider of the user's own for this scheme, in place of any other. Schemes are compared in lower case.
+    /// With a provider of the user's own for this scheme, in place of any other and of how that is examined. Schemes are
+    /// compared in lower case.
     #[must_use]
     pub fn with<F, Fut>(mut self, scheme: &str, factory: F) -> Self
     where
@@ -94,7 +107,22 @@ impl Providers {
         Fut: Future<Output = Result<Connected>> + Send + 'static,
     {
         let factory: Arc<Factory> = Arc::new(move |url| Box::pin(factory(url)));
-        self.factories.insert(scheme.to_ascii_lowercase(), factory);
+        let scheme = scheme.to_ascii_lowercase();
+        self.examiners.remove(&scheme);
+        self.factories.insert(scheme, factory);
+        self
+    }
+
+    /// With how a server of this scheme is examined: without changing anything on it. `Err` is for a URL that cannot be
+    /// read; what is wrong with the server is a finding.
+    #[must_use]
+    pub fn with_examiner<F, Fut>(mut self, scheme: &str, examiner: F) -> Self
+    where
+        F: Fn(ProviderUrl, Arc<dyn Clock>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<Finding>>> + Send + 'static,
+    {
+        let examiner: Arc<Examiner> = Arc::new(move |url, clock| Box::pin(examiner(url, clock)));
+        self.examiners.insert(scheme.to_ascii_lowercase(), examiner);
         self
     }
 
@@ -112,6 +140,26 @@ impl Providers {
             Some(factory) => factory(url).await,
             None => Err(self.missing(&url).with_operation("connect")),
         }
+    }
+
+    /// Looks at a server as a service would meet it, and changes nothing of what is kept there: whether it can be reached,
+    /// its version, the rights of the user, its clock beside `clock`, and whatever else its provider looks at. Of a
+    /// provider that nobody has said how to examine, it only sees whether it can be connected to.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect) for the URL itself. What is wrong with the server is a finding.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no connection behind.
+    pub async fn examine(&self, url: &str, clock: Arc<dyn Clock>) -> Result<Examination> {
+        let url = ProviderUrl::parse(url)?;
+        let endpoint = url.to_string();
+        let findings = match (self.examiners.get(url.scheme()), self.factories.get(url.scheme())) {
+            (Some(examiner), _) => examiner(url, clock).await?,
+            (None, Some(factory)) => vec![examination::of_connecting(factory(url).await)?],
+            (None, None) => return Err(self.missing(&url).with_operation("examine")),
+        };
+        Ok(Examination::new(endpoint, findings))
     }
 
     /// Refuses a scheme that is unknown or not compiled in.

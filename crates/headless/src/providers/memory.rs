@@ -5,10 +5,23 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use headless_abstractions::{Error, Result};
+use headless_abstractions::{Check, Clock, Error, Finding, Result};
 use headless_memory::Memory;
 
 use super::{Connected, ProviderUrl};
+
+/// What there is to know of any of them.
+pub(super) async fn examine(url: ProviderUrl, _clock: Arc<dyn Clock>) -> Result<Vec<Finding>> {
+    Servers::default().connect(&url)?;
+    Ok(vec![
+        Finding::good(Check::Reachable, "it is in this process"),
+        Finding::doubtful(
+            Check::Durable,
+            "nothing of it outlives its process",
+            "use it for tests and trials; for work that must not be lost, give a URL of postgres: or of another server",
+        ),
+    ])
+}
 
 /// The servers that have a name.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,9 @@
 //! PostgreSQL databases by URL.
 
-use headless_abstractions::Result;
-use headless_postgres::Postgres;
+use std::sync::Arc;
+
+use headless_abstractions::{Clock, Finding, Result};
+use headless_postgres::{Postgres, PostgresConfig};
 
 use super::{Connected, ProviderUrl};
 
@@ -9,4 +11,9 @@ use super::{Connected, ProviderUrl};
 pub(super) async fn connect(url: ProviderUrl) -> Result<Connected> {
     let postgres = Postgres::connect(url.expose()).await?;
     Ok(Connected::new().with_store(&postgres).with_transport(postgres))
+}
+
+pub(super) async fn examine(url: ProviderUrl, clock: Arc<dyn Clock>) -> Result<Vec<Finding>> {
+    let config = PostgresConfig::new(url.expose())?;
+    Ok(Postgres::examine(&config, &*clock).await)
 }

@@ -1,0 +1,1 @@
+revoke delete on headless.outbox from app;
