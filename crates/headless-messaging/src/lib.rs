@@ -17,6 +17,7 @@ mod plan;
 mod plant;
 mod publisher;
 mod relay;
+mod tail;
 mod topics;
 
 pub use consumer::{
@@ -34,4 +35,5 @@ pub use plant::Plant;
 pub use plant::Planted;
 pub use publisher::{MessageBuilder, PublishExt, PublishOutcome, Published, Publisher};
 pub use relay::{Relay, RelayConfig, RelayStatus};
+pub use tail::{Seen, Tail};
 pub use topics::{Ordered, Topics};

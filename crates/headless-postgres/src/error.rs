@@ -1,6 +1,6 @@
 //! The client's errors, mapped to kinds.
 
-use std::fmt;
+use std::{fmt, io};
 
 use headless_abstractions::{Error, ErrorKind, RetryAdvice};
 use sqlx::error::DatabaseError;
@@ -23,7 +23,7 @@ pub(crate) fn fault(error: sqlx::Error) -> Error {
 /// Maps an error of connecting: nothing was asked of the server yet, so nothing can have happened.
 pub(crate) fn no_connection(error: sqlx::Error) -> Error {
     let mapped = match &error {
-        sqlx::Error::Io(_) => Error::new(
+        sqlx::Error::Io(io) if !is_of_tls(io) => Error::new(
             ErrorKind::Unavailable,
             "no connection could be made: is the server running, and can it be reached?",
         ),
@@ -51,14 +51,12 @@ fn mapped(error: &sqlx::Error) -> Error {
         sqlx::Error::Configuration(_) => {
             Error::invalid("the settings of the connection are refused by the client")
         }
+        sqlx::Error::Io(io) if is_of_tls(io) => no_tls(),
         sqlx::Error::Io(_) => Error::new(
             ErrorKind::Unavailable,
             "the connection is broken: is the server running, and can it be reached?",
         ),
-        sqlx::Error::Tls(_) => Error::new(
-            ErrorKind::Denied,
-            "TLS could not be agreed: check sslmode and the certificates",
-        ),
+        sqlx::Error::Tls(_) => no_tls(),
         sqlx::Error::Protocol(_) => Error::new(
             ErrorKind::Unavailable,
             "the connection broke the protocol, as one does that is closed in the middle of an answer",
@@ -79,6 +77,18 @@ fn mapped(error: &sqlx::Error) -> Error {
             "the server's answer is not what was asked for",
         ),
     }
+}
+
+/// As rustls says, through the connection, that it does not trust the other side, or that this side is not trusted.
+fn is_of_tls(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+}
+
+fn no_tls() -> Error {
+    Error::new(
+        ErrorKind::Denied,
+        "TLS could not be agreed: check sslmode, the host's name and the certificates",
+    )
 }
 
 /// With what the client's error stands for as the source: its own text repeats that, and so would every chain.
@@ -205,7 +215,7 @@ fn refused(error: &dyn DatabaseError) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::{error::Error as _, io};
+    use std::error::Error as _;
 
     use super::*;
 
@@ -229,6 +239,18 @@ mod tests {
             let text = chain(&error);
             assert_eq!(text.matches("Connection refused").count(), 1, "{text}");
             assert!(error.is_retryable());
+        }
+    }
+
+    #[test]
+    fn should_not_be_tried_again_when_the_other_side_is_not_trusted() {
+        for map in [no_connection, fault] {
+            let error = map(sqlx::Error::Io(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "invalid peer certificate",
+            )));
+            assert_eq!(error.kind(), ErrorKind::Denied);
+            assert!(!error.is_retryable(), "{error}");
         }
     }
 

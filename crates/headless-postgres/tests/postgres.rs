@@ -28,6 +28,8 @@ mod publish;
 mod rights;
 #[path = "statements.rs"]
 mod statements;
+#[path = "postgres/tls.rs"]
+mod tls;
 #[path = "postgres/transport.rs"]
 mod transport;
 #[path = "postgres/world.rs"]

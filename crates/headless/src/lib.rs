@@ -54,7 +54,8 @@ pub use headless_memory::{Memory, MemoryConfig, MemoryTx};
 pub use headless_messaging::{
     Attempt, BatchContext, CircuitBreaker, Consumer, ConsumerHandle, ConsumerSettings, ConsumerStats,
     Context, DeadLetters, DiscardMatching, Inbox, MessageBuilder, Ordered, ParkSettings, PauseReason,
-    PublishExt, PublishOutcome, Published, Publisher, RedriveMatching, RelayStatus, SubscriptionStatus,
+    PublishExt, PublishOutcome, Published, Publisher, RedriveMatching, RelayStatus, Seen, SubscriptionStatus,
+    Tail,
 };
 #[cfg(feature = "postgres")]
 pub use headless_postgres::{Postgres, PostgresTx};

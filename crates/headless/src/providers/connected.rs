@@ -2,9 +2,9 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
-use headless_abstractions::{Error, Result, Store, StoreParts, Transport};
-use headless_core::{Nodes, State};
-use headless_messaging::DeadLetters;
+use headless_abstractions::{Error, GroupName, Result, StartFrom, Store, StoreParts, TopicName, Transport};
+use headless_core::{Nodes, State, SystemRandom};
+use headless_messaging::{DeadLetters, Tail};
 
 /// What a provider gives when it has connected: a store, a transport, or both.
 #[derive(Clone, Debug, Default)]
@@ -157,6 +157,26 @@ impl AnyTransport {
     #[must_use]
     pub fn typed<T: Any + Clone>(&self) -> Option<T> {
         self.typed.downcast_ref::<T>().cloned()
+    }
+
+    /// Watches a topic with a group of its own, from a process that runs nothing itself; see [`Tail`].
+    ///
+    /// # Errors
+    /// As [`Tail::open`].
+    ///
+    /// # Cancel safety
+    /// As [`Tail::open`].
+    pub async fn tail(&self, topic: TopicName, start: StartFrom) -> Result<Tail> {
+        Tail::open(self.driver(), Arc::new(SystemRandom), topic, start).await
+    }
+
+    /// Ends a group on all its topics, with the messages that wait for it. Its members answer `NotFound` from then on,
+    /// and declare it anew when they are started again. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// What the transport answers.
+    pub async fn remove_group(&self, group: &GroupName) -> Result<()> {
+        self.driver.remove_group(group).await
     }
 
     pub(crate) fn driver(&self) -> Arc<dyn Transport> {
