@@ -71,6 +71,49 @@ impl fmt::Display for Action {
     }
 }
 
+/// Whether handlers are given messages one by one, or several at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Style {
+    Single,
+    Batch,
+}
+
+impl Style {
+    pub(crate) const ALL: [Self; 2] = [Self::Single, Self::Batch];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Batch => "batch",
+        }
+    }
+
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|style| style.name() == name)
+    }
+
+    /// The points that are broken for it: of batches those at which batches have a way of their own. What becomes of one of
+    /// them alone is as for single messages.
+    pub(crate) const fn points(self) -> &'static [CrashPoint] {
+        match self {
+            Self::Single => CrashPoint::ALL,
+            Self::Batch => &[
+                CrashPoint::ConsumerReceived,
+                CrashPoint::HandlerBeginning,
+                CrashPoint::HandlerMarked,
+                CrashPoint::HandlerCommitting,
+                CrashPoint::HandlerCommitted,
+                CrashPoint::ConsumerSettling,
+                CrashPoint::ConsumerSettled,
+                CrashPoint::InboxAdmitting,
+                CrashPoint::InboxAdmitted,
+                CrashPoint::InboxMarking,
+                CrashPoint::InboxMarked,
+            ],
+        }
+    }
+}
+
 /// One field of the matrix, as it is written on a command line; without an action nothing happens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spot {
@@ -79,16 +122,16 @@ pub(crate) struct Spot {
 }
 
 impl Spot {
-    pub(crate) fn all() -> impl Iterator<Item = Self> {
+    pub(crate) fn all(style: Style) -> impl Iterator<Item = Self> {
         let of_point = |point: &CrashPoint| {
             let point = *point;
             Action::ALL.into_iter().map(move |action| Self { point, action })
         };
-        CrashPoint::ALL.iter().flat_map(of_point)
+        style.points().iter().flat_map(of_point)
     }
 
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        Self::all().find(|spot| spot.to_string() == name)
+        Self::all(Style::Single).find(|spot| spot.to_string() == name)
     }
 }
 

@@ -9,7 +9,7 @@ use headless::{
 use tokio::sync::mpsc;
 
 use crate::{
-    action::{Action, Spot},
+    action::{Action, Spot, Style},
     judge::{Before, judge},
     place::{BoxError, Place},
     report::Told,
@@ -20,13 +20,14 @@ const LEASE: Duration = Duration::from_millis(300);
 const DELAY: Duration = Duration::from_millis(900);
 
 /// Runs a trial; says how it went.
-pub(crate) async fn run(spot: Option<Spot>, manner: Manner) -> Result<Told, BoxError> {
+pub(crate) async fn run(style: Style, spot: Option<Spot>, manner: Manner) -> Result<Told, BoxError> {
     let providers = Providers::builtin();
     let urls = ["memory:trial".to_owned(), "memory:trial".to_owned()];
     let part = move |publishes| Part {
         trial: 0,
         publishes,
         manner,
+        style,
     };
     let place = Place::connect(&providers, &urls).await?;
     let before = Before::look(&place).await;

@@ -59,6 +59,13 @@ pub(crate) async fn judge(place: &Place, trial: u32, before: &Before) -> Judgeme
         .filter(|order| matches!(order.fate(), Fate::Handled | Fate::FailsOnce))
         .map(|order| order.line)
         .collect();
+    must(
+        !done.contains(&Order::rolled_back(trial).line),
+        format!(
+            "order {} was rolled back, and was done",
+            Order::rolled_back(trial).line
+        ),
+    );
     let mut sorted = done.clone();
     sorted.sort_unstable();
     must(

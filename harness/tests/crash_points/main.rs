@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use self::{
-    action::{Action, Spot},
+    action::{Action, Spot, Style},
     on_servers::Worlds,
     place::BoxError,
     report::{Report, Told},
@@ -86,31 +86,31 @@ impl Place {
         self.name() != ALONE || spot.action == Action::Abort
     }
 
-    fn trial(&self, spot: Option<Spot>, report: &Arc<Report>) -> Trial {
+    fn trial(&self, style: Style, spot: Option<Spot>, report: &Arc<Report>) -> Trial {
         let name = spot.map_or_else(|| "nothing".to_owned(), |spot| spot.to_string());
-        let name = format!("{}::{name}", self.name());
+        let name = format!("{}::{}::{name}", self.name(), style.name());
         let (place, report) = (self.clone(), report.clone());
         Trial::ignorable_test(name, move || {
             let told = match &place {
                 Self::Missing(_, why, true) => return Err(why.into()),
                 Self::Missing(_, why, false) => return Ok(Completion::ignored_with(why)),
-                Self::Memory => runtime()?.block_on(in_a_process(spot, "careful")),
-                Self::Servers(_, urls, worlds) => runtime()?.block_on(worlds.run(urls, spot)),
+                Self::Memory => runtime()?.block_on(in_a_process(style, spot, "careful")),
+                Self::Servers(_, urls, worlds) => runtime()?.block_on(worlds.run(urls, style, spot)),
             };
             let told = told.map_err(|error| Failed::from(error.to_string()))?;
-            report.note(place.name(), spot, &told);
-            told.judged(spot)?;
+            report.note(place.name(), style, spot, &told);
+            told.judged(style, spot)?;
             Ok(Completion::Completed)
         })
     }
 }
 
 /// A trial in memory.
-async fn in_a_process(spot: Option<Spot>, manner: &str) -> Result<Told, BoxError> {
+async fn in_a_process(style: Style, spot: Option<Spot>, manner: &str) -> Result<Told, BoxError> {
     let spot = spot.map_or_else(|| "nothing".to_owned(), |spot| spot.to_string());
     let mut command = Command::new(env::current_exe()?);
     let output = command
-        .args(["memory", &spot, manner])
+        .args(["memory", style.name(), &spot, manner])
         .kill_on_drop(true)
         .output();
     let output = timeout(PATIENCE, output).await??;
@@ -125,8 +125,9 @@ async fn in_a_process(spot: Option<Spot>, manner: &str) -> Result<Told, BoxError
 /// The trials notice what they are there for: an application that does it wrong is caught at a point.
 fn caught(manner: &'static str, at: &'static str, wrong: &'static str) -> Trial {
     Trial::test(format!("memory::caught::{manner}::{at}"), move || {
-        let told = runtime()?.block_on(in_a_process(Spot::parse(at), manner));
-        match told.map_err(|error| error.to_string())?.judged(Spot::parse(at)) {
+        let (style, spot) = (Style::Single, Spot::parse(at));
+        let told = runtime()?.block_on(in_a_process(style, spot, manner));
+        match told.map_err(|error| error.to_string())?.judged(style, spot) {
             Err(broken) if broken.contains(wrong) => Ok(()),
             other => Err(format!("not caught: {other:?}").into()),
         }
@@ -137,6 +138,10 @@ fn manner_of(name: &str) -> Manner {
     match name {
         "effect_apart" => Manner::EffectApart,
         "note_first" => Manner::NoteFirst,
+        "out_of_order" => Manner::OutOfOrder,
+        "swallow" => Manner::Swallow,
+        "insist" => Manner::Insist,
+        "roll_back_late" => Manner::RollBackLate,
         _ => Manner::Careful,
     }
 }
@@ -148,18 +153,20 @@ fn runtime() -> std::io::Result<Runtime> {
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let told: Result<(), BoxError> = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["memory", spot, manner] => runtime().map_err(Into::into).and_then(|runtime| {
-            let told = runtime.block_on(in_memory::run(Spot::parse(spot), manner_of(manner)))?;
+        ["memory", style, spot, manner] => runtime().map_err(Into::into).and_then(|runtime| {
+            let style = Style::parse(style).ok_or("no such style")?;
+            let told = runtime.block_on(in_memory::run(style, Spot::parse(spot), manner_of(manner)))?;
             println!("{}", serde_json::to_string(&told)?);
             Ok(())
         }),
-        ["member", store, transport, trial, spot, part] => {
+        ["member", store, transport, trial, style, spot, part] => {
             runtime().map_err(Into::into).and_then(|runtime| {
                 let urls = [store.to_owned(), transport.to_owned()];
                 let part = Part {
                     trial: trial.parse()?,
                     publishes: part == "publishes",
                     manner: Manner::Careful,
+                    style: Style::parse(style).ok_or("no such style")?,
                 };
                 runtime.block_on(on_servers::member(&urls, Spot::parse(spot), part))
             })
@@ -174,16 +181,22 @@ fn main() -> ExitCode {
 
 fn matrix() -> ExitCode {
     let report = Arc::new(Report::default());
-    let wrong = "these were done";
+    let done = "these were done";
     let mut trials = vec![
-        caught("effect_apart", "handler.committing::abort", wrong),
-        caught("note_first", "outbox.appending::abort", wrong),
+        caught("effect_apart", "handler.committing::abort", done),
+        caught("note_first", "outbox.appending::abort", done),
+        caught("roll_back_late", "nothing", "was rolled back"),
+        caught("out_of_order", "nothing", "came after"),
+        caught("swallow", "nothing", "0 dead letters"),
+        caught("insist", "nothing", "calls, the most are"),
     ];
     let places = Place::all();
     for place in &places {
-        trials.push(place.trial(None, &report));
-        let spots = Spot::all().filter(|spot| place.has(*spot));
-        trials.extend(spots.map(|spot| place.trial(Some(spot), &report)));
+        for style in Style::ALL {
+            trials.push(place.trial(style, None, &report));
+            let spots = Spot::all(style).filter(|spot| place.has(*spot));
+            trials.extend(spots.map(|spot| place.trial(style, Some(spot), &report)));
+        }
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);

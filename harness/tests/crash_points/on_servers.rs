@@ -16,7 +16,7 @@ use tokio::{process::Command, sync::mpsc, time::timeout};
 
 use crate::{
     PATIENCE,
-    action::{Action, Spot},
+    action::{Action, Spot, Style},
     judge::{Before, judge},
     place::{BoxError, Place},
     report::{Told, hits},
@@ -59,19 +59,24 @@ pub(crate) struct Worlds(Mutex<Vec<World>>);
 
 impl Worlds {
     /// Runs a trial on these servers. A world in which one has failed is used no more.
-    pub(crate) async fn run(&self, servers: &[String; 2], spot: Option<Spot>) -> Result<Told, BoxError> {
+    pub(crate) async fn run(
+        &self,
+        servers: &[String; 2],
+        style: Style,
+        spot: Option<Spot>,
+    ) -> Result<Told, BoxError> {
         let free = self.lock().pop();
         let mut world = match free {
             Some(world) => world,
             None => World::make(servers).await?,
         };
         world.trials += 1;
-        let played = match timeout(PATIENCE, play(&world.urls, world.trials, spot)).await {
+        let played = match timeout(PATIENCE, play(&world.urls, world.trials, style, spot)).await {
             Ok(played) => played,
             Err(_elapsed) => Err(format!("not done within {PATIENCE:?}").into()),
         };
         match &played {
-            Ok(told) if told.judged(spot).is_ok() => self.lock().push(world),
+            Ok(told) if told.judged(style, spot).is_ok() => self.lock().push(world),
             _ => world.remove().await?,
         }
         played
@@ -121,11 +126,11 @@ impl World {
     }
 }
 
-async fn play(urls: &[String; 2], trial: u32, spot: Option<Spot>) -> Result<Told, BoxError> {
+async fn play(urls: &[String; 2], trial: u32, style: Style, spot: Option<Spot>) -> Result<Told, BoxError> {
     let place = Place::connect(&Providers::builtin(), urls).await?;
     let before = Before::look(&place).await;
     let (told, mut is_told) = mpsc::unbounded_channel();
-    let mut first = command(urls, trial, spot, true)?;
+    let mut first = command(urls, trial, style, spot, true)?;
     let first = in_process(&mut first, async {}, move |line| {
         if line == REACHED {
             // Nobody may listen any more.
@@ -134,7 +139,7 @@ async fn play(urls: &[String; 2], trial: u32, spot: Option<Spot>) -> Result<Told
         false
     });
     let aborts = spot.is_some_and(|spot| spot.action == Action::Abort);
-    let mut second = command(urls, trial, None, aborts)?;
+    let mut second = command(urls, trial, style, None, aborts)?;
     let second = async {
         let Some(at) = is_told.recv().await else {
             return Ok::<_, BoxError>(None);
@@ -160,13 +165,15 @@ async fn play(urls: &[String; 2], trial: u32, spot: Option<Spot>) -> Result<Told
 fn command(
     [store, transport]: &[String; 2],
     trial: u32,
+    style: Style,
     spot: Option<Spot>,
     publishes: bool,
 ) -> Result<Command, BoxError> {
     let mut command = Command::new(env::current_exe()?);
     let spot = spot.map_or_else(|| "nothing".to_owned(), |spot| spot.to_string());
     let publishes = if publishes { "publishes" } else { "helps" };
-    command.args(["member", store, transport, &trial.to_string(), &spot, publishes]);
+    let trial = trial.to_string();
+    command.args(["member", store, transport, &trial, style.name(), &spot, publishes]);
     Ok(command)
 }
 

@@ -11,7 +11,7 @@ use headless_core::CrashPoint;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    action::{Action, Spot},
+    action::{Action, Spot, Style},
     judge::Judgement,
 };
 
@@ -39,9 +39,9 @@ impl Told {
         }
     }
 
-    /// Whether the promises were kept, and the point was reached at which something was to happen; all points, where
-    /// nothing was.
-    pub(crate) fn judged(&self, spot: Option<Spot>) -> Result<(), String> {
+    /// Whether the promises were kept, and the point was reached at which something was to happen; all points of this style,
+    /// where nothing was.
+    pub(crate) fn judged(&self, style: Style, spot: Option<Spot>) -> Result<(), String> {
         let reached = |point: CrashPoint| self.hits.get(point as usize).is_some_and(|hits| *hits > 0);
         let missed: Vec<&str> = match spot {
             Some(Spot {
@@ -54,7 +54,8 @@ impl Told {
             }) => Vec::new(),
             Some(Spot { point, .. }) if self.recovered_ms.is_none() => vec![point.name()],
             Some(_) => Vec::new(),
-            None => CrashPoint::ALL
+            None => style
+                .points()
                 .iter()
                 .filter(|point| !reached(**point))
                 .map(|point| point.name())
@@ -79,21 +80,25 @@ pub(crate) fn hits() -> Vec<u64> {
 
 /// What the trials of each place and action come to.
 #[derive(Debug, Default)]
-pub(crate) struct Report(Mutex<BTreeMap<(&'static str, Option<Action>), Sum>>);
+pub(crate) struct Report(Mutex<BTreeMap<(&'static str, Style, Option<Action>), Sum>>);
 
 #[derive(Debug, Default)]
 struct Sum {
     trials: u64,
     calls: u64,
+    most: u64,
     slowest: Option<(u64, &'static str)>,
 }
 
 impl Report {
-    pub(crate) fn note(&self, place: &'static str, spot: Option<Spot>, told: &Told) {
+    pub(crate) fn note(&self, place: &'static str, style: Style, spot: Option<Spot>, told: &Told) {
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = sums.entry((place, spot.map(|spot| spot.action))).or_default();
+        let sum = sums
+            .entry((place, style, spot.map(|spot| spot.action)))
+            .or_default();
         sum.trials += 1;
         sum.calls += told.calls;
+        sum.most = sum.most.max(told.calls);
         let point = spot.map_or("", |spot| spot.point.name());
         sum.slowest = sum.slowest.max(told.recovered_ms.map(|time| (time, point)));
     }
@@ -102,9 +107,14 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((place, action), sum) in &*sums {
+        for ((place, style, action), sum) in &*sums {
             let action = action.map_or("nothing happens", Action::name);
-            write!(f, "{place}: {action}: {} trials, {} calls", sum.trials, sum.calls)?;
+            let style = style.name();
+            write!(
+                f,
+                "{place}: {style}: {action}: {} trials, {} calls, {} at most",
+                sum.trials, sum.calls, sum.most
+            )?;
             if let Some((time, point)) = sum.slowest {
                 write!(f, ", everything settled within {time} ms (the slowest: {point})")?;
             }

@@ -3,13 +3,16 @@
 use std::{borrow::Cow, num::NonZeroUsize, time::Duration};
 
 use headless::{
-    Backoff, Builder, Consumer, Context, Environment, Event, HandlerError, HandlerResult, Headless, Inbox,
-    Memory, Ordered, Postgres, Preset, PublishExt, Retry, Runtime, Spawner,
+    Backoff, BatchContext, Builder, Consumer, Context, Environment, Event, HandlerError, HandlerResult,
+    Headless, Inbox, Memory, Ordered, Postgres, Preset, PublishExt, Retry, Runtime, Spawner,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::place::{
-    BoxError, Effect, Place, publish_in_memory, publish_in_postgres, write_in_memory, write_in_postgres,
+use crate::{
+    action::Style,
+    place::{
+        BoxError, Effect, Place, publish_in_memory, publish_in_postgres, write_in_memory, write_in_postgres,
+    },
 };
 
 /// The group that works in units of work, in the order of each key.
@@ -27,9 +30,13 @@ pub(crate) const NOTES: u32 = 4;
 /// Lines of different trials on the same servers are this far apart.
 const APART: u32 = 1_000;
 const PREFETCH: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+/// How long a batch waits for company.
+const GATHERED: Duration = Duration::from_millis(20);
 
 /// The calls of handlers where nothing happens: each order and note, the order that fails once, the two that stand behind
 /// it, which are called before the store says so, and the scrap.
+///
+/// Several at a time: at most one call more for each order, whose batch has failed and which goes alone then.
 const CALLS: u64 = (ORDERS + NOTES) as u64 + 1 + 2 + 1;
 /// The most calls for the one fault: all that a member may have in its hands of each of its three subscriptions comes again,
 /// and is called before the store says where it stands; and who publishes again publishes notes and scrap a second time.
@@ -54,6 +61,13 @@ pub(crate) struct Order {
 impl Order {
     pub(crate) fn all(trial: u32) -> impl Iterator<Item = Self> {
         lines(trial, ORDERS).map(|line| Self { line })
+    }
+
+    /// One that is published in a unit of work which is given up. Nothing of it may ever be seen.
+    pub(crate) const fn rolled_back(trial: u32) -> Self {
+        Self {
+            line: trial * APART + ORDERS,
+        }
     }
 
     pub(crate) fn fate(self) -> Fate {
@@ -127,6 +141,14 @@ pub(crate) enum Manner {
     EffectApart,
     /// It notes that it has published, and publishes then.
     NoteFirst,
+    /// It commits what it was to give up.
+    RollBackLate,
+    /// It does not ask for the order of keys.
+    OutOfOrder,
+    /// It takes what cannot be handled for done.
+    Swallow,
+    /// It tries again, and at once, what cannot be handled.
+    Insist,
 }
 
 /// What a member does.
@@ -136,11 +158,12 @@ pub(crate) struct Part {
     pub(crate) trial: u32,
     pub(crate) publishes: bool,
     pub(crate) manner: Manner,
+    pub(crate) style: Style,
 }
 
 /// Runs a member until everything is settled that it publishes, or that waits already.
 pub(crate) async fn serve(place: &Place, lease: Duration, part: Part) -> Result<(), BoxError> {
-    let runtime = builder(place, lease, part.manner).start().await?;
+    let runtime = builder(place, lease, part).start().await?;
     if part.publishes {
         publish_all(place, &runtime, part).await;
     }
@@ -150,9 +173,14 @@ pub(crate) async fn serve(place: &Place, lease: Duration, part: Part) -> Result<
 }
 
 /// Even its renewals run on the runtime of the caller, and stop with it.
-fn builder(place: &Place, lease: Duration, manner: Manner) -> Builder {
+fn builder(place: &Place, lease: Duration, Part { manner, style, .. }: Part) -> Builder {
     let soon = Backoff::exponential(Duration::from_millis(10), Duration::from_millis(50));
-    let retry = Retry::exponential(Duration::from_millis(50), Duration::from_millis(100)).inline(0);
+    let retry = Retry::exponential(Duration::from_millis(50), Duration::from_millis(100));
+    let retry = if manner == Manner::Insist {
+        retry.inline(20).rounds(2)
+    } else {
+        retry.inline(0)
+    };
     let group = |name| {
         Consumer::group(name)
             .lease(lease)
@@ -162,22 +190,32 @@ fn builder(place: &Place, lease: Duration, manner: Manner) -> Builder {
             .retry(retry)
     };
     let (work_in, audit_in, scrap_in) = (place.clone(), place.clone(), place.clone());
-    let work = group(WORK).ordered_by_key().on(move |order: Order, cx| {
-        let place = work_in.clone();
-        async move { work(&place, order, &cx, manner).await }
-    });
-    let audit = group(AUDIT).inbox(Inbox::Around).on(move |note: Note, _| {
-        let place = audit_in.clone();
-        async move {
-            place.count_call().await.map_err(HandlerError::retry)?;
-            let effect = Effect {
-                group: AUDIT.to_owned(),
-                line: note.line,
-                key: String::new(),
-            };
-            place.write_alone(&effect).await.map_err(HandlerError::retry)
-        }
-    });
+    let in_order = if manner == Manner::OutOfOrder {
+        group(WORK)
+    } else {
+        group(WORK).ordered_by_key()
+    };
+    let work = match style {
+        Style::Single => in_order.on(move |order: Order, cx| {
+            let place = work_in.clone();
+            async move { work(&place, order, &cx, manner).await }
+        }),
+        Style::Batch => in_order.batch(PREFETCH.get(), GATHERED, move |orders: Vec<Order>, cx| {
+            let place = work_in.clone();
+            async move { work_together(&place, &orders, &cx).await }
+        }),
+    };
+    let around = group(AUDIT).inbox(Inbox::Around);
+    let audit = match style {
+        Style::Single => around.on(move |note: Note, _| {
+            let place = audit_in.clone();
+            async move { audit(&place, &[note]).await }
+        }),
+        Style::Batch => around.batch(PREFETCH.get(), GATHERED, move |notes: Vec<Note>, _| {
+            let place = audit_in.clone();
+            async move { audit(&place, &notes).await }
+        }),
+    };
     let scrap = group(SCRAP).inbox(Inbox::Off).on(move |_: Scrap, _| {
         let place = scrap_in.clone();
         async move {
@@ -202,19 +240,30 @@ fn builder(place: &Place, lease: Duration, manner: Manner) -> Builder {
         .relay_backoff(soon)
 }
 
+async fn audit(place: &Place, notes: &[Note]) -> HandlerResult {
+    place.count_call().await.map_err(HandlerError::retry)?;
+    for note in notes {
+        let effect = Effect {
+            group: AUDIT.to_owned(),
+            line: note.line,
+            key: String::new(),
+        };
+        place.write_alone(&effect).await.map_err(HandlerError::retry)?;
+    }
+    Ok(())
+}
+
 async fn work(place: &Place, order: Order, cx: &Context, manner: Manner) -> HandlerResult {
     place.count_call().await.map_err(HandlerError::retry)?;
     match order.fate() {
         Fate::FailsOnce if cx.attempt().round == 1 => return Err(HandlerError::retry("as planned")),
+        Fate::Dead if manner == Manner::Swallow => return Ok(()),
+        Fate::Dead if manner == Manner::Insist => return Err(HandlerError::retry("as planned")),
         Fate::Dead => return Err(HandlerError::permanent("as planned")),
         Fate::Discarded => return Err(HandlerError::discard("as planned")),
         Fate::FailsOnce | Fate::Handled => {}
     }
-    let effect = Effect {
-        group: WORK.to_owned(),
-        line: order.line,
-        key: order.key(),
-    };
+    let effect = effect_of(order);
     if place.postgres().is_some() {
         let mut work = cx.begin::<Postgres>().await?;
         let written = write_in_postgres(place, &mut work, &effect).await;
@@ -232,9 +281,47 @@ async fn work(place: &Place, order: Order, cx: &Context, manner: Manner) -> Hand
     Ok(())
 }
 
+/// Several in one unit of work. Who cannot be handled takes its company down with it, and then stands alone.
+async fn work_together(place: &Place, orders: &[Order], cx: &BatchContext) -> HandlerResult {
+    place.count_call().await.map_err(HandlerError::retry)?;
+    match orders {
+        [alone] if alone.fate() == Fate::Dead => return Err(HandlerError::permanent("as planned")),
+        [alone] if alone.fate() == Fate::Discarded => return Err(HandlerError::discard("as planned")),
+        [_] => {}
+        _ if orders.iter().any(|order| order.fate() != Fate::Handled) => {
+            return Err(HandlerError::retry("not in company"));
+        }
+        _ => {}
+    }
+    if place.postgres().is_some() {
+        let mut work = cx.begin::<Postgres>().await?;
+        for order in orders {
+            let written = write_in_postgres(place, &mut work, &effect_of(*order)).await;
+            written.map_err(HandlerError::retry)?;
+        }
+        work.commit().await?;
+    } else {
+        let mut work = cx.begin::<Memory>().await?;
+        for order in orders {
+            write_in_memory(&mut work, &effect_of(*order)).await?;
+        }
+        work.commit().await?;
+    }
+    Ok(())
+}
+
+fn effect_of(order: Order) -> Effect {
+    Effect {
+        group: WORK.to_owned(),
+        line: order.line,
+        key: order.key(),
+    }
+}
+
 /// Publishes everything, each until it succeeds. Orders are published once, whoever does it; of the others a second one
 /// is known by its idempotency key, where there is somebody to know it.
 async fn publish_all(place: &Place, runtime: &Runtime, Part { trial, manner, .. }: Part) {
+    until_it_succeeds(async || give_up(place, runtime, Order::rolled_back(trial), manner).await).await;
     for order in Order::all(trial) {
         until_it_succeeds(async || publish_once(place, runtime, order, manner).await).await;
     }
@@ -269,6 +356,24 @@ async fn publish_once(
         } else if is_new {
             work.publish(&order).await?;
             work.commit().await?;
+        }
+    }
+    Ok(())
+}
+
+/// Publishes in a unit of work that is given up.
+async fn give_up(place: &Place, runtime: &Runtime, order: Order, manner: Manner) -> Result<(), BoxError> {
+    if place.postgres().is_some() {
+        let mut work = runtime.begin::<Postgres>().await?;
+        work.publish(&order).await?;
+        work.rollback().await?;
+    } else {
+        let mut work = runtime.begin::<Memory>().await?;
+        work.publish(&order).await?;
+        if manner == Manner::RollBackLate {
+            work.commit().await?;
+        } else {
+            work.rollback().await?;
         }
     }
     Ok(())
