@@ -23,8 +23,12 @@ use headless_harness::{FaultCount, Faults, FaultyStore, FaultyTransport};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+#[path = "faults/avalanche.rs"]
+mod avalanche;
 #[path = "faults/recovery.rs"]
 mod recovery;
+#[path = "faults/starting.rs"]
+mod starting;
 
 const ORDERS: u32 = 30;
 const KEYS: u32 = 4;
@@ -151,6 +155,15 @@ async fn publish(runtime: &Runtime, order: Order) {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+fn in_virtual_time(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(test);
 }
 
 fn run(seed: u64) -> Outcome {

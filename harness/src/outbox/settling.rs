@@ -1,5 +1,7 @@
 //! How rows end or go back: acknowledged, abandoned, dead-lettered, redriven.
 
+use std::collections::BTreeSet;
+
 use headless_abstractions::{
     Abandon, AttemptUse, Claim, ClaimOutbox, DeadLetterFilter, Epoch, FailureCause, Origin, OutboxState,
     Redrive, Redriven, Settled,
@@ -52,7 +54,89 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
             "a dead letter of the relay goes back into the outbox, last of its key"
         )
         .catching(&[RedriveForgotten, RedriveKeepsPlace, EditForgotten]),
+        case!(
+            should_settle_each_row_once_when_batches_overlap_in_any_order,
+            "of several that settle the same rows at once, in whatever order they name them, one settles each"
+        )
+        .catching(&[HideLost, AckForgotten]),
     ]
+}
+
+/// The numbers below `ROWS`, each once, in an order that `step` decides: `ROWS` is a prime number.
+fn shuffled(rows: &[Claim], step: usize, most: usize) -> Vec<Claim> {
+    let order = (0..rows.len()).map(|n| rows[(n * step + step) % rows.len()]);
+    order.take(most).collect()
+}
+
+/// Those that are named and not lost.
+fn settled(named: &[Claim], answer: &Settled) -> BTreeSet<Claim> {
+    let named = named.iter().copied();
+    named.filter(|claim| !answer.lost.contains(claim)).collect()
+}
+
+async fn should_settle_each_row_once_when_batches_overlap_in_any_order<F: StoreFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    const ROWS: u64 = 41;
+    const NAMED: usize = 33;
+    let nodes = futures::future::try_join_all((0..4).map(|_| Node::join(cx))).await?;
+    for step in [1, 5, 12, 23, 40] {
+        let batch: Vec<_> = (1..=ROWS).map(|n| message(step * 100 + n)).collect();
+        nodes[0].outbox.append(&batch).await?;
+        let step = usize::try_from(step).unwrap_or(1);
+        let rows = claims(&nodes[0].claim(owner(1), 100).await?);
+        ensure_eq!(rows.len() as u64, ROWS, "what is claimed");
+        let [first, second, kept] = [step, step + 7, step + 17].map(|step| shuffled(&rows, step, NAMED));
+        let how = Abandon::unused();
+        let (acked, abandoned, renewed, reaped) = futures::join!(
+            nodes[0].outbox.ack(owner(1), &first),
+            nodes[1].outbox.abandon(owner(1), &second, &how),
+            nodes[2].outbox.renew(owner(1), &kept, LONG),
+            nodes[3].outbox.reap_expired(100),
+        );
+        ensure_eq!(reaped?, 0, "how many leases had ended");
+        let renewed = renewed?;
+        let (acked, abandoned) = (settled(&first, &acked?), settled(&second, &abandoned?));
+        ensure!(
+            acked.is_disjoint(&abandoned),
+            "rows were settled twice: {:?}",
+            acked.intersection(&abandoned).collect::<Vec<_>>()
+        );
+        for claim in first.iter().chain(&second) {
+            ensure!(
+                acked.contains(claim) || abandoned.contains(claim),
+                "nobody could settle {claim:?}, which its owner held"
+            );
+        }
+        for lost in &renewed.lost {
+            ensure!(
+                acked.contains(lost) || abandoned.contains(lost),
+                "a renewal lost {lost:?}, which nobody had settled"
+            );
+        }
+        // What was given back is ready, what nobody has named is held, and the rest has gone.
+        let back = claims(&nodes[3].claim(owner(2), 100).await?);
+        let ids =
+            |claims: &mut dyn Iterator<Item = Claim>| claims.map(|claim| claim.id).collect::<BTreeSet<_>>();
+        ensure_eq!(
+            ids(&mut back.iter().copied()),
+            ids(&mut abandoned.iter().copied()),
+            "what is ready"
+        );
+        nodes[3].ack_all(owner(2), &back).await?;
+        let held: Vec<_> = rows
+            .iter()
+            .copied()
+            .filter(|claim| !acked.contains(claim) && !abandoned.contains(claim))
+            .collect();
+        nodes[0].ack_all(owner(1), &held).await?;
+        ensure_eq!(
+            nodes[0].outbox_queries.stats().await?.total(),
+            0,
+            "the rows that are left"
+        );
+    }
+    Ok(())
 }
 
 async fn should_leave_the_outbox_when_acknowledged<F: StoreFixture>(cx: &Cx<F>) -> CaseResult {

@@ -66,15 +66,6 @@ impl World {
     }
 }
 
-fn in_virtual_time(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap()
-        .block_on(test);
-}
-
 /// Takes a part away while messages are on their way, and brings it back.
 #[expect(clippy::print_stdout, reason = "what was measured is printed")]
 fn comes_back(away: Away, what: &str, bound: Duration) {
