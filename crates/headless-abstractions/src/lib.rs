@@ -31,6 +31,7 @@ mod store;
 mod subscriber;
 mod text;
 mod topology;
+mod trace_context;
 mod transport;
 mod unit_of_work;
 pub mod wire;
@@ -51,7 +52,7 @@ pub use inbox::{Admission, Arrival, Hold, InboxState, InboxStore, Marked};
 pub use membership::{
     Beat, Buried, Incarnation, MembershipStore, NodeEntry, NodeFacts, NodeState, Registration,
 };
-pub use message::{Message, Priority, TraceContext};
+pub use message::{Message, Priority};
 pub use name::{GroupName, TopicName};
 pub use outbox::{Appended, ClaimOutbox, ClaimedOutbox, InFlight, OutboxRow, OutboxStore};
 pub use parked::{ClaimParked, Park, ParkLimits, Parked, ParkedRow, ParkedStore};
@@ -65,5 +66,6 @@ pub use store::{InboxParts, OutboxParts, Store, StoreId, StoreInfo, StoreParts};
 pub use subscriber::{Delivery, DeliveryToken, Received, Redelivery, Revoked, Settlement, Subscriber};
 pub use text::{ContentType, CorrelationId, IdempotencyKey, MessageType, PartitionKey, Tenant};
 pub use topology::{GroupSpec, StartFrom, TopicOrder, TopicSpec, Topology};
+pub use trace_context::{TraceContext, TraceIds};
 pub use transport::{Sent, Subscription, Transport, TransportInfo};
 pub use unit_of_work::{DynUnitOfWorkStore, OwnedTx, StoreTx, UnitOfWorkStore};

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use crate::{
-    ContentType, CorrelationId, Error, HeaderValue, Headers, IdempotencyKey, MessageId, MessageType,
-    PartitionKey, Result, Tenant, TopicName,
+    ContentType, CorrelationId, Error, Headers, IdempotencyKey, MessageId, MessageType, PartitionKey, Result,
+    Tenant, TopicName, TraceContext,
 };
 
 /// How soon a message is taken before others that are ready: 0 (the default) to 9, higher first.
@@ -43,29 +43,6 @@ impl Priority {
     #[must_use]
     pub const fn get(self) -> u8 {
         self.0
-    }
-}
-
-/// The W3C trace context of a message: `traceparent` and `tracestate` as they came.
-///
-/// Source: W3C Recommendation "Trace Context", 23 November 2021.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TraceContext {
-    /// The `traceparent` header.
-    pub traceparent: HeaderValue,
-    /// The `tracestate` header, if there was one.
-    pub tracestate: Option<HeaderValue>,
-}
-
-impl TraceContext {
-    /// The context with this parent and state.
-    #[must_use]
-    pub const fn new(traceparent: HeaderValue, tracestate: Option<HeaderValue>) -> Self {
-        Self {
-            traceparent,
-            tracestate,
-        }
     }
 }
 

@@ -153,9 +153,9 @@ impl Foreign {
 ///
 /// What is absent is taken from `foreign`. A malformed envelope header is passed over as if it were absent, and the
 /// first such error, which names the header, is returned beside the message for
-/// [`Delivery::malformed`](crate::Delivery::malformed): core then dead-letters it, so that nothing is lost. Headers
-/// that a foreign producer set under names that we would refuse (upper case, say) are left out: they were never
-/// promised to arrive.
+/// [`Delivery::malformed`](crate::Delivery::malformed): core then dead-letters it, so that nothing is lost. A trace
+/// context is no such header: a malformed one is ignored. Headers that a foreign producer set under names that we would
+/// refuse (upper case, say) are left out: they were never promised to arrive.
 pub fn decode<'a>(
     topic: TopicName,
     pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -209,8 +209,9 @@ impl Envelope {
             EXPIRES_AT => message.expires_at = Some(parse_time(value)?),
             DELIVER_AFTER => message.deliver_after = Some(Duration::from_millis(number(value)?)),
             PRIORITY => message.priority = Priority::new(number(value)?)?,
-            TRACEPARENT => self.traceparent = Some(HeaderValue::parse(value)?),
-            TRACESTATE => self.tracestate = Some(HeaderValue::parse(value)?),
+            // A trace that cannot be followed is no reason to refuse the message: the standard has it ignored.
+            TRACEPARENT => self.traceparent = HeaderValue::parse(value).ok(),
+            TRACESTATE => self.tracestate = HeaderValue::parse(value).ok(),
             _ if is_reserved(name) => {}
             _ => keep_if_valid(&mut message.headers, name, value),
         }
@@ -290,6 +291,17 @@ mod tests {
         assert!(malformed.is_none());
         assert_eq!(message.id, foreign().id);
         assert_eq!(message.headers.iter().collect::<Vec<_>>(), [("kept", "v")]);
+    }
+
+    #[test]
+    fn should_take_the_message_when_its_trace_context_is_malformed() {
+        for name in [TRACEPARENT, TRACESTATE] {
+            let pairs = [(name, "\0")];
+            let (message, malformed) =
+                decode(TopicName::parse("t").unwrap(), pairs, Bytes::new(), &foreign());
+            assert!(malformed.is_none());
+            assert_eq!(message.trace, None);
+        }
     }
 
     #[test]
