@@ -1,14 +1,17 @@
-//! What a component is given instead of reaching for it: time, chance, threads, identity.
+//! What a component is given instead of reaching for it: time, chance, threads, identity, traces.
 
 use std::sync::Arc;
 
 use headless_abstractions::{Clock, MessageId, Owner, Random};
 use uuid::Builder;
 
-use crate::{Background, Life, Spawner, SystemClock, SystemRandom, Wakeups};
+use crate::{
+    Background, Life, Spawner, SystemClock, SystemRandom, Wakeups,
+    trace::{NoPropagator, Propagator},
+};
 
-/// What the components of one runtime share: clock, randomness, spawner, owner, node label, wake-ups and background
-/// tasks.
+/// What the components of one runtime share: clock, randomness, spawner, owner, node label, wake-ups, background tasks
+/// and what traces go by.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Environment {
@@ -28,6 +31,9 @@ pub struct Environment {
     pub background: Background,
     /// Until when this runtime may act on what it has claimed.
     pub life: Life,
+    /// How spans and messages are tied together. By default not at all, but that a handler's messages carry on the
+    /// trace context of its own; see [`NoPropagator`].
+    pub propagator: Arc<dyn Propagator>,
 }
 
 impl Environment {
@@ -50,6 +56,7 @@ impl Environment {
             node: node.into(),
             wakeups: Wakeups::new(),
             life: Life::endless(),
+            propagator: Arc::new(NoPropagator),
         }
     }
 

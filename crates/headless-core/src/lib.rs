@@ -1,6 +1,6 @@
 //! What every domain of headless needs once.
 //!
-//! The unit of work, events and codecs, retry, background tasks, shutdown, wake-ups, the state map, metric names, and
+//! The unit of work, events and codecs, retry, background tasks, shutdown, wake-ups, the state map, names of metrics and spans, and
 //! the [`Environment`] through which time, chance, threads and identity are injected. It knows the driver traits of
 //! `headless-abstractions` and no provider.
 //!
@@ -22,6 +22,7 @@ mod raw;
 mod retry;
 mod spawner;
 mod state;
+pub mod trace;
 mod unit_of_work;
 mod wakeups;
 mod work_slot;

@@ -11,6 +11,7 @@ use std::{
 use futures::future::BoxFuture;
 use headless_abstractions::{Message, Result};
 use headless_core::{Codecs, Event, HandlerError, HandlerResult, decode, panic_message};
+use tracing::Span;
 
 use crate::{BatchContext, Context};
 
@@ -71,7 +72,9 @@ impl Handler {
         let single = Self::single(move |event: M, cx: Context| {
             let handler = handler.clone();
             async move {
-                let call = tokio::task::spawn_blocking(move || handler(event, cx));
+                // Its thread knows nothing of the call's span unless it is told.
+                let span = Span::current();
+                let call = tokio::task::spawn_blocking(move || span.in_scope(|| handler(event, cx)));
                 match call.await {
                     Ok(result) => result,
                     Err(ended) => match ended.try_into_panic() {

@@ -7,8 +7,9 @@ use headless_abstractions::{
     ContentType, CorrelationId, Error, IdempotencyKey, Message, MessageId, MessageType, OrderingGuarantee,
     PartitionKey, Priority, Result, Tenant, TopicName, TraceContext, TransportInfo,
 };
-use headless_core::{Codecs, Environment, Event};
+use headless_core::{Codecs, Environment, Event, trace};
 use serde::Serialize;
+use tracing::Span;
 
 use crate::Topics;
 
@@ -92,7 +93,8 @@ impl Outgoing {
     }
 
     /// Makes envelopes of messages that `cause` has caused: they carry its id as their causation, share its
-    /// conversation (its correlation id, or its id where it has none), its tenant and its trace.
+    /// conversation (its correlation id, or its id where it has none), its tenant and, unless they are published within
+    /// a span whose ids are known, its trace context.
     #[must_use]
     pub fn correlated_to(&self, cause: &Message) -> Self {
         let correlation_id = cause
@@ -111,7 +113,7 @@ impl Outgoing {
         }
     }
 
-    /// The message of an event.
+    /// The message of an event. It gets its trace context when it is published.
     ///
     /// # Errors
     /// `Invalid`, `TooLarge` or `Unsupported`, naming the field and its limit, or the rule of the topic.
@@ -142,9 +144,37 @@ impl Outgoing {
             message.causation_id = Some(cause.id);
             message.correlation_id.clone_from(&cause.correlation_id);
             message.tenant.clone_from(&cause.tenant);
-            message.trace.clone_from(&cause.trace);
         }
         Ok(message)
+    }
+
+    /// Begins to publish these messages, of which there is at least one: makes the span, and has those that were given
+    /// no trace context carry on its own, or that of the current span, or that of their cause.
+    pub(crate) fn trace(&self, route: &'static str, messages: &mut [Message]) -> Span {
+        let propagator = &*self.shared.environment.propagator;
+        let span = trace::publish(propagator, self.system(), route, messages);
+        let known = if span.is_disabled() {
+            propagator.context_of(&Span::current())
+        } else {
+            propagator.context_of(&span)
+        };
+        let of_cause = || {
+            let trace = self.cause.as_ref()?.trace.clone()?;
+            trace.ids().map(|_| trace)
+        };
+        let Some(context) = known.or_else(of_cause) else {
+            return span;
+        };
+        for message in messages.iter_mut().filter(|message| message.trace.is_none()) {
+            message.trace = Some(context.clone());
+        }
+        span
+    }
+
+    /// What moves the messages, as spans call it.
+    pub(crate) fn system(&self) -> &'static str {
+        let transport = self.shared.transport.as_ref();
+        transport.map_or("headless", |transport| transport.name)
     }
 
     /// The message, if it could be sent: now or, where it waits in an outbox, later.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use headless_abstractions::{
     Appended, Error, ErrorKind, Message, MessageId, OutboxStore, Result, Sent, TopicName, Transport,
 };
-use headless_core::{CrashPoint, Event, Wakeups, metric};
+use headless_core::{CrashPoint, Event, Wakeups, metric, trace};
 use serde::Serialize;
+use tracing::{Instrument, Span};
 
 pub use builder::MessageBuilder;
 pub(crate) use count::{count_by_topic, count_one};
@@ -81,6 +82,15 @@ pub struct Publisher {
 enum Route {
     Durable,
     Direct,
+}
+
+impl Route {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Durable => "outbox",
+            Self::Direct => "direct",
+        }
+    }
 }
 
 impl Publisher {
@@ -193,7 +203,7 @@ impl Publisher {
                 Ok(())
             })
             .collect();
-        let mut answers = self.deliver(&batch).await.into_iter();
+        let mut answers = self.deliver(batch).await.into_iter();
         places
             .into_iter()
             .map(|place| place.and_then(|()| answers.next().unwrap_or_else(|| Err(unanswered()))))
@@ -215,14 +225,22 @@ impl Publisher {
         .map_err(|error| refused(error, message.topic.as_str()))
     }
 
-    async fn deliver(&self, batch: &[Message]) -> Vec<Result<Published>> {
-        match (self.route, &self.outbox, &self.transport) {
-            _ if batch.is_empty() => Vec::new(),
-            (Route::Durable, Some(outbox), _) => self.store(&**outbox, batch).await,
-            (Route::Direct, _, Some(transport)) => transmit(&**transport, batch).await,
-            // `check_route` has refused every message of a route that leads nowhere.
-            (Route::Durable, None, _) | (Route::Direct, _, None) => Vec::new(),
+    async fn deliver(&self, mut batch: Vec<Message>) -> Vec<Result<Published>> {
+        if batch.is_empty() {
+            return Vec::new();
         }
+        let span = self.outgoing.trace(self.route.as_str(), &mut batch);
+        let delivered = async {
+            match (self.route, &self.outbox, &self.transport) {
+                (Route::Durable, Some(outbox), _) => self.store(&**outbox, &batch).await,
+                (Route::Direct, _, Some(transport)) => transmit(&**transport, &batch).await,
+                // `check_route` has refused every message of a route that leads nowhere.
+                (Route::Durable, None, _) | (Route::Direct, _, None) => Vec::new(),
+            }
+        };
+        let answers = delivered.instrument(span.clone()).await;
+        show_failure(&span, answers.iter().find_map(|answer| answer.as_ref().err()));
+        answers
     }
 
     async fn store(&self, outbox: &dyn OutboxStore, batch: &[Message]) -> Vec<Result<Published>> {
@@ -245,6 +263,13 @@ impl Publisher {
                 std::iter::once(Err(error)).chain(others).collect()
             }
         }
+    }
+}
+
+/// Shows on a span what failed first.
+pub(crate) fn show_failure(span: &Span, error: Option<&Error>) {
+    if let Some(error) = error {
+        trace::fail(span, error.kind().as_str());
     }
 }
 

@@ -15,9 +15,10 @@ use headless_abstractions::{
     Claim, ClaimOutbox, Error, ErrorKind, InFlight, Message, OutboxRow, OutboxStore, Result, Sent, Settled,
     Transport,
 };
-use headless_core::{Backoff, CrashPoint, Environment, Next, TaskSpec, metric};
+use headless_core::{Backoff, CrashPoint, Environment, Next, TaskSpec, metric, trace};
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::Instrument;
 
 pub use config::RelayConfig;
 pub use status::RelayStatus;
@@ -25,7 +26,7 @@ pub use status::RelayStatus;
 use crate::{
     Planted,
     plant::planted,
-    publisher::count_by_topic,
+    publisher::{count_by_topic, show_failure},
     relay::{batch::Batch, lease::Lease, strays::Strays},
 };
 
@@ -73,6 +74,8 @@ struct Shared {
     environment: Environment,
     outbox: Arc<dyn OutboxStore>,
     transport: Arc<dyn Transport>,
+    /// The transport's name.
+    system: &'static str,
     config: RelayConfig,
     planted: Planted,
     in_flight: InFlight,
@@ -94,7 +97,8 @@ impl Relay {
         config: RelayConfig,
         planted: Planted,
     ) -> Self {
-        let in_flight = if transport.info().capabilities.accepts_by_prefix {
+        let info = transport.info();
+        let in_flight = if info.capabilities.accepts_by_prefix {
             InFlight::RunPerKey
         } else {
             InFlight::OnePerKey
@@ -104,6 +108,7 @@ impl Relay {
                 environment: environment.clone(),
                 outbox,
                 transport,
+                system: info.name,
                 config,
                 planted,
                 in_flight,
@@ -277,6 +282,13 @@ impl Relay {
     }
 
     async fn send(&self, messages: &[Message]) -> Vec<Result<Sent>> {
+        let span = trace::send(&*self.shared.environment.propagator, self.shared.system, messages);
+        let answers = self.send_in_order(messages).instrument(span.clone()).await;
+        show_failure(&span, answers.iter().find_map(|answer| answer.as_ref().err()));
+        answers
+    }
+
+    async fn send_in_order(&self, messages: &[Message]) -> Vec<Result<Sent>> {
         if planted!(self.shared.planted, RelayStepsPastKey) {
             let mut answers = Vec::with_capacity(messages.len());
             for message in messages {

@@ -3,7 +3,7 @@
 use std::{any::Any, sync::Arc};
 
 use headless_abstractions::{Error, ErrorKind, Result, Store, StoreParts, Transport};
-use headless_core::{Codec, Codecs, ControlRuntime, Environment, Event, Spawner, State};
+use headless_core::{Codec, Codecs, ControlRuntime, Environment, Event, Spawner, State, trace::Propagator};
 use headless_messaging::{
     Consumer, Messaging, Ordered, OutgoingLimits, Plan, PulseConfig, PurgeConfig, RelayConfig,
 };
@@ -74,6 +74,7 @@ pub struct Builder {
     transport: Option<Arc<dyn Transport>>,
     pub(crate) configured: Configured,
     providers: Providers,
+    propagator: Option<Arc<dyn Propagator>>,
     state: State,
     codecs: Codecs,
     codec: Source,
@@ -101,6 +102,7 @@ impl Builder {
             transport: None,
             configured: Configured::default(),
             providers: Providers::builtin(),
+            propagator: None,
             state: State::new(),
             codecs: Codecs::new(),
             codec: Source::Default,
@@ -217,6 +219,20 @@ impl Builder {
         self
     }
 
+    /// Ties the spans of the runtime to messages by OpenTelemetry: what is published carries on the trace of the span that
+    /// publishes it, the first attempt at a message is a child of the span that published it, and later attempts are
+    /// linked to that. It needs the layer of `tracing-opentelemetry` among the subscriber's; `docs/telemetry.md` says how.
+    #[cfg(feature = "opentelemetry")]
+    pub fn opentelemetry(self) -> Self {
+        self.propagator(crate::open_telemetry::OpenTelemetry)
+    }
+
+    /// Ties the spans of the runtime to messages by this; see [`Propagator`].
+    pub fn propagator(mut self, propagator: impl Propagator) -> Self {
+        self.propagator = Some(Arc::new(propagator));
+        self
+    }
+
     /// Checks what can be known without a connection: everything that is given in code and in a configuration. What it
     /// refuses, [`start`](Self::start) refuses too, before it connects.
     ///
@@ -248,7 +264,7 @@ impl Builder {
     /// Dropping the future may leave topics and groups declared; nothing runs.
     pub async fn start(mut self) -> Result<Runtime> {
         let label = self.label();
-        let (environment, control) = match &self.environment {
+        let (mut environment, control) = match &self.environment {
             Some(environment) => (environment.clone(), None),
             None => {
                 let control = control()?;
@@ -256,6 +272,9 @@ impl Builder {
                 (Environment::system(spawner, label), Some(control))
             }
         };
+        if let Some(propagator) = &self.propagator {
+            environment.propagator = propagator.clone();
+        }
         if self.configured.is_any() {
             let [store, transport] = self.configured.is_named;
             self.plan(&environment)

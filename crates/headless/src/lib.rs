@@ -16,6 +16,8 @@
 //! - `memory` (default): the in-memory provider, `Memory`.
 //! - `postgres`: the PostgreSQL provider, `Postgres`; its settings and its client are in the module `postgres`.
 //! - `rabbitmq`: the RabbitMQ provider, `RabbitMq`, a transport; its client is lapin.
+//! - `opentelemetry`: `Builder::opentelemetry`, which ties spans and messages together; `docs/telemetry.md` says how to
+//!   export them.
 //! - `testing`: members that can be taken away as a crash would, and a count of what became of every message.
 //!
 //! Who writes a provider depends on `headless-abstractions` instead of this crate.
@@ -25,6 +27,8 @@ mod config;
 #[cfg(all(doctest, feature = "memory"))]
 mod doc_tests;
 mod node;
+#[cfg(feature = "opentelemetry")]
+mod open_telemetry;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod preset;
@@ -38,16 +42,12 @@ pub mod testing;
 pub use builder::{Builder, Headless};
 pub use config::Config;
 pub use headless_abstractions::{
-    Change, Check, Condition, ContentType, CorrelationId, Cursor, DeadId, DeadLetter, DeadLetterChange,
-    DeadLetterFilter, DeadLetterStats, DeadLetterTally, Edit, Edited, Error, ErrorKind, Failure,
-    FailureCause, Finding, GroupName, HeaderName, HeaderValue, Headers, IdempotencyKey, Incarnation, Message,
-    MessageId, MessageType, NodeEntry, NodeFacts, NodeState, Origin, Page, ParkLimits, PartitionKey,
-    Priority, Redelivery, Redrive, Redriven, Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext,
+    Change, Check, Condition, ContentType, CorrelationId, Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterStats, DeadLetterTally, Edit, Edited, Error, ErrorKind, Failure, FailureCause, Finding, GroupName, HeaderName, HeaderValue, Headers, IdempotencyKey, Incarnation, Message, MessageId, MessageType, NodeEntry, NodeFacts, NodeState, Origin, Page, ParkLimits, PartitionKey, Priority, Redelivery, Redrive, Redriven, Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext, TraceIds,
 };
 pub use headless_core::{
     Backoff, Codec, Codecs, Environment, Event, HandlerError, HandlerResult, Json, MessagePack, Nodes, Raw,
     RawBytes, Retry, SeededRandom, Spawner, State, SystemClock, SystemRandom, TaskStatus, UnitOfWork,
-    Verdict, Wake, metric,
+    Verdict, Wake, metric, trace,
 };
 #[cfg(feature = "memory")]
 pub use headless_memory::{Memory, MemoryConfig, MemoryTx};

@@ -3,9 +3,10 @@
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use futures::FutureExt;
-use headless_abstractions::{Failure, FailureCause, Marked};
-use headless_core::{HandlerResult, Verdict, WorkProgress, metric, panic_message};
+use headless_abstractions::{Failure, FailureCause, Marked, Redelivery};
+use headless_core::{HandlerResult, Verdict, WorkProgress, metric, panic_message, trace};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use crate::{
     consumer::group::Group,
@@ -51,10 +52,46 @@ enum Ended {
     ShutDown,
 }
 
-/// Makes a call and awaits its end, the rollback of an unfinished unit of work included.
+/// Makes a call and awaits its end, the rollback of an unfinished unit of work included. The handler runs within the
+/// call's span.
 ///
 /// A `blocking` call is not dropped when it has to end: it is asked to, and awaited, since it goes on in any case.
 pub(crate) async fn make_call(
+    group: &Group,
+    call: Call,
+    cx: &Arc<CallContext>,
+    lost: &CancellationToken,
+    blocking: bool,
+) -> CallEnd {
+    let span = span_of(group, cx);
+    let end = make_call_in(&span, group, call, cx, lost, blocking).await;
+    match &end {
+        CallEnd::Failed(failed) => trace::fail(&span, failed.failure.cause.as_str()),
+        CallEnd::Misconfigured(_) => trace::fail(&span, "misconfigured"),
+        CallEnd::LeaseLost => trace::fail(&span, "lease_lost"),
+        CallEnd::ShutDown => trace::fail(&span, "shut_down"),
+        CallEnd::Committed | CallEnd::Succeeded | CallEnd::Refused(_) | CallEnd::Discarded(_) => {}
+    }
+    end
+}
+
+/// The span of a call. The first attempt is the first of its round where no round came before, of a delivery that is not
+/// known to be a repetition: a message that was redelivered has been tried, as far as anyone knows.
+fn span_of(group: &Group, cx: &CallContext) -> Span {
+    let is_repetition = matches!(cx.redelivery, Redelivery::Again(1..));
+    let called = trace::Called {
+        system: group.publisher.outgoing().system(),
+        group: &group.name,
+        messages: &cx.messages,
+        round: cx.attempt.round,
+        inline: cx.attempt.inline,
+        is_first: cx.attempt.round == 1 && cx.attempt.inline == 1 && !is_repetition,
+    };
+    trace::process(&*group.environment.propagator, called)
+}
+
+async fn make_call_in(
+    span: &Span,
     group: &Group,
     call: Call,
     cx: &Arc<CallContext>,
@@ -65,7 +102,7 @@ pub(crate) async fn make_call(
     let started = group.environment.clock.monotonic();
     let guard = group.watch.call(topic.clone(), cx.deadline.clone());
     let ended = {
-        let mut call = pin!(AssertUnwindSafe(call).catch_unwind());
+        let mut call = pin!(AssertUnwindSafe(call.instrument(span.clone())).catch_unwind());
         let told = tokio::select! {
             biased;
             returned = &mut call => Err(returned),

@@ -6,10 +6,15 @@ use std::{
     time::Duration,
 };
 
-use headless_abstractions::{DeliveryToken, Error, ErrorKind, GroupName, Result, Settlement, Subscriber};
-use headless_core::{Backoff, CrashPoint, Environment};
+use headless_abstractions::{
+    DeliveryToken, Error, ErrorKind, GroupName, Result, Settlement, Subscriber, TopicName,
+};
+use headless_core::{Backoff, CrashPoint, Environment, trace};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::publisher::show_failure;
 
 const MOST: usize = 512;
 const AFTER_FAILURE: Backoff = Backoff::exponential(Duration::from_millis(20), Duration::from_secs(2));
@@ -18,6 +23,10 @@ const AFTER_FAILURE: Backoff = Backoff::exponential(Duration::from_millis(20), D
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) subscriber: Arc<dyn Subscriber>,
+    /// What it reads, as the spans of settling say it.
+    group: GroupName,
+    topic: TopicName,
+    system: &'static str,
     unsettled: Mutex<BTreeSet<DeliveryToken>>,
     pending: Mutex<Vec<Settlement>>,
     work: Notify,
@@ -26,9 +35,18 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(subscriber: Box<dyn Subscriber>) -> Arc<Self> {
+    /// Of this subscriber of a group to a topic of the transport of this name.
+    pub(crate) fn new(
+        subscriber: Box<dyn Subscriber>,
+        group: &GroupName,
+        topic: &TopicName,
+        system: &'static str,
+    ) -> Arc<Self> {
         Arc::new(Self {
             subscriber: Arc::from(subscriber),
+            group: group.clone(),
+            topic: topic.clone(),
+            system,
             unsettled: Mutex::default(),
             pending: Mutex::default(),
             work: Notify::new(),
@@ -61,12 +79,12 @@ impl Session {
     /// back with its deliveries. Past the `deadline` of a shutdown a settlement that fails is not repeated.
     pub(crate) async fn run(
         self: Arc<Self>,
-        group: GroupName,
         environment: Environment,
         over: CancellationToken,
         deadline: CancellationToken,
     ) {
         let mut failures = 0;
+        let group = &self.group;
         loop {
             let batch = self.take();
             if batch.is_empty() {
@@ -126,7 +144,9 @@ impl Session {
         if let Err(error) = CrashPoint::ConsumerSettling.reach() {
             return failed(&error);
         }
-        let answers = self.subscriber.settle(batch).await;
+        let span = trace::settle(self.system, &self.group, &self.topic, batch.len());
+        let answers = self.subscriber.settle(batch).instrument(span.clone()).await;
+        show_failure(&span, answers.iter().find_map(|answer| answer.as_ref().err()));
         match CrashPoint::ConsumerSettled.reach() {
             Ok(()) => answers,
             Err(error) => failed(&error),
@@ -134,7 +154,8 @@ impl Session {
     }
 
     /// Extends what is unsettled, again and again, until finished. Run it on the control runtime.
-    pub(crate) async fn extend(self: Arc<Self>, group: GroupName, visibility: Duration) {
+    pub(crate) async fn extend(self: Arc<Self>, visibility: Duration) {
+        let group = &self.group;
         loop {
             tokio::select! {
                 biased;

@@ -113,17 +113,19 @@ impl SubscriptionTask {
             () = self.group.stopping.cancelled() => {
                 Err(Error::new(ErrorKind::Closed, "the group is stopping"))
             }
-            subscriber = subscribed => Ok(Session::new(subscriber?)),
+            subscriber = subscribed => {
+                let system = self.group.publisher.outgoing().system();
+                Ok(Session::new(subscriber?, &self.group.name, &self.topic.name, system))
+            }
         }
     }
 
     /// One session with the transport, until the group stops (`Ok`) or it breaks.
     async fn session(&mut self, session: Arc<Session>) -> Result<()> {
         let group = self.group.clone();
-        let (name, environment) = (group.name.clone(), group.environment.clone());
+        let environment = group.environment.clone();
         self.session_over = CancellationToken::new();
         let settle = session.clone().run(
-            name.clone(),
             environment.clone(),
             self.session_over.clone(),
             group.cancelled.clone(),
@@ -131,7 +133,7 @@ impl SubscriptionTask {
         let settling = AbortOnDropHandle::new(environment.spawner.work(settle));
         let extends = group.transport.info().capabilities.extend && !self.topic.order.is_ordered();
         let _extending = extends.then(|| {
-            let extend = session.clone().extend(name, group.settings.visibility);
+            let extend = session.clone().extend(group.settings.visibility);
             AbortOnDropHandle::new(environment.spawner.control(extend))
         });
         self.paused = Some(false);

@@ -5,7 +5,7 @@ use std::{fmt::Display, time::Duration};
 use chrono::TimeDelta;
 use headless_abstractions::{
     CorrelationId, Error, IdempotencyKey, Message, MessageId, MessageType, PartitionKey, Priority, Result,
-    StoreTx, Tenant,
+    StoreTx, Tenant, TraceContext,
 };
 use headless_core::UnitOfWork;
 
@@ -74,6 +74,15 @@ impl<To> MessageBuilder<To> {
     pub fn tenant(self, tenant: impl Display) -> Self {
         self.set(|message| {
             message.tenant = Some(Tenant::parse(tenant.to_string())?);
+            Ok(())
+        })
+    }
+
+    /// The trace that it belongs to, in the place of the one that it is published in: for a context that came from
+    /// elsewhere. What is none by the standard travels and is ignored.
+    pub fn trace(self, context: TraceContext) -> Self {
+        self.set(|message| {
+            message.trace = Some(context);
             Ok(())
         })
     }

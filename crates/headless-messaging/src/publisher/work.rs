@@ -5,8 +5,9 @@ use std::{future::Future, sync::Arc};
 use headless_abstractions::{Error, ErrorKind, Message, Result, StoreTx};
 use headless_core::{Event, UnitOfWork, metric};
 use serde::Serialize;
+use tracing::Instrument;
 
-use super::{MessageBuilder, Published, stored, taken, unanswered};
+use super::{MessageBuilder, Published, show_failure, stored, taken, unanswered};
 use crate::Outgoing;
 
 /// Publishing within a unit of work: the messages leave if and only if it commits.
@@ -93,14 +94,14 @@ async fn append_all<Tx: StoreTx>(
     work: &mut UnitOfWork<Tx>,
     messages: Result<Vec<Message>>,
 ) -> Result<Vec<Published>> {
-    let messages = messages?;
+    let mut messages = messages?;
     if messages.is_empty() {
         return Ok(Vec::new());
     }
-    let appended = (**work)
-        .append(&messages)
-        .await
-        .map_err(|error| error.with_operation("publish"))?;
+    let span = outgoing(work)?.trace("work", &mut messages);
+    let appended = (**work).append(&messages).instrument(span.clone()).await;
+    show_failure(&span, appended.as_ref().err());
+    let appended = appended.map_err(|error| error.with_operation("publish"))?;
     if appended.len() != messages.len() {
         return Err(Error::new(
             ErrorKind::Internal,

@@ -1,0 +1,57 @@
+//! What OpenTelemetry's own exporter was given.
+
+use opentelemetry::trace::{SpanId, TracerProvider as _};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::layer::SubscriberExt;
+
+/// The spans of the thread that [`Recorded::install`] was called on, once they have ended.
+pub(crate) struct Recorded {
+    exporter: InMemorySpanExporter,
+    _provider: SdkTracerProvider,
+}
+
+impl Recorded {
+    pub(crate) fn install() -> (Self, DefaultGuard) {
+        let exporter = InMemorySpanExporter::default();
+        let provider = SdkTracerProvider::builder()
+            .with_simple_exporter(exporter.clone())
+            .build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+        let recorded = Self {
+            exporter,
+            _provider: provider,
+        };
+        (recorded, guard)
+    }
+
+    /// Those of this name, in the order of their start.
+    pub(crate) fn all(&self, name: &str) -> Vec<SpanData> {
+        let mut spans = self.exporter.get_finished_spans().unwrap();
+        spans.retain(|span| span.name == name);
+        spans.sort_by_key(|span| span.start_time);
+        spans
+    }
+
+    /// The only one of this name.
+    pub(crate) fn one(&self, name: &str) -> SpanData {
+        let mut spans = self.all(name);
+        assert_eq!(spans.len(), 1, "{name}: {spans:#?}");
+        spans.remove(0)
+    }
+
+    /// To which spans this one is linked.
+    pub(crate) fn links(&self, span: &SpanData) -> Vec<SpanId> {
+        span.links
+            .iter()
+            .map(|link| link.span_context.span_id())
+            .collect()
+    }
+
+    pub(crate) fn attribute(span: &SpanData, key: &str) -> Option<String> {
+        let mut attributes = span.attributes.iter();
+        let found = attributes.find(|attribute| attribute.key.as_str() == key)?;
+        Some(found.value.as_str().into_owned())
+    }
+}
