@@ -1,7 +1,7 @@
 //! Spans: what is traced, under which names, and how the trace of a message goes on.
 //!
-//! Names and fields follow OpenTelemetry's semantic conventions for messaging spans (as of version 1.37). Fields that
-//! they do not know begin with `headless.`; `otel.*` says name, kind and status to `tracing-opentelemetry`.
+//! Names and fields follow OpenTelemetry's semantic conventions for messaging spans, which are in development as of 2026.
+//! Fields that they do not know begin with `headless.`; `otel.*` says name, kind and status to `tracing-opentelemetry`.
 //! `docs/telemetry.md` has the table for people.
 
 mod spans;

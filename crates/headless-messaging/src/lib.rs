@@ -26,7 +26,7 @@ pub use consumer::{
 };
 pub use context::{Attempt, BatchContext, Context};
 pub use dead_letters::{DeadLetters, DiscardMatching, RedriveMatching};
-pub use maintenance::{PulseConfig, PurgeConfig, spawn_pulse, spawn_purge};
+pub use maintenance::{GaugesConfig, PulseConfig, PurgeConfig, spawn_gauges, spawn_pulse, spawn_purge};
 pub use messaging::Messaging;
 pub use outgoing::{Outgoing, OutgoingLimits};
 pub use plan::Plan;

@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     ConsumerHandle, DeadLetters, Outgoing, Plan, Publisher, Relay,
     consumer::{Group, GroupParts, SubscriptionTask, pick_up},
-    maintenance::{spawn_pulse, spawn_purge},
+    maintenance::{spawn_gauges, spawn_pulse, spawn_purge},
     plan::Checked,
 };
 
@@ -126,6 +126,11 @@ impl Messaging {
                 .push(AbortOnDropHandle::new(relay.spawn(self.stop_relay.clone())));
         }
         let Some(store) = &self.store else { return };
+        if let (Some(_), Some(config)) = (&self.relay, &plan.gauges) {
+            let stop = self.stop_intake.clone();
+            let task = spawn_gauges(&self.environment, store, config.clone(), stop);
+            self.intake.push(AbortOnDropHandle::new(task));
+        }
         if let Some(pulse) = &store.pulse {
             let task = spawn_pulse(
                 &self.environment,
@@ -344,6 +349,9 @@ impl Drop for Messaging {
         self.stop_intake.cancel();
         for consumer in &self.consumers {
             consumer.group.cancelled.cancel();
+            for topic in consumer.group.topics.values() {
+                topic.circuit.retire();
+            }
         }
     }
 }
@@ -360,9 +368,12 @@ async fn within<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     }
 }
 
+/// A task that was cancelled was meant to be: only a panic is a defect.
 fn log_if_panicked(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a task ended badly");
+    match ended {
+        Err(error) if error.is_panic() => tracing::error!(%error, "a task ended badly"),
+        Err(error) => tracing::debug!(%error, "a task was ended"),
+        Ok(()) => {}
     }
 }
 

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use headless_abstractions::{
-    ContentType, CorrelationId, Error, IdempotencyKey, Message, MessageId, MessageType, OrderingGuarantee,
-    PartitionKey, Priority, Result, Tenant, TopicName, TraceContext, TransportInfo,
+    Clock, ContentType, CorrelationId, Error, IdempotencyKey, Message, MessageId, MessageType,
+    OrderingGuarantee, PartitionKey, Priority, Result, Tenant, TopicName, TraceContext, TransportInfo,
 };
-use headless_core::{Codecs, Environment, Event, trace};
+use headless_core::{Codecs, Environment, Event, metric, store_call, trace};
 use serde::Serialize;
 use tracing::Span;
 
@@ -150,7 +150,26 @@ impl Outgoing {
 
     /// Begins to publish these messages, of which there is at least one: makes the span, and has those that were given
     /// no trace context carry on its own, or that of the current span, or that of their cause.
-    pub(crate) fn trace(&self, route: &'static str, messages: &mut [Message]) -> Span {
+    pub(crate) fn begin(&self, route: &'static str, messages: &mut [Message]) -> Publishing {
+        let clock = &self.shared.environment.clock;
+        Publishing {
+            topic: messages[0].topic.clone(),
+            began: clock.monotonic(),
+            span: self.trace(route, messages),
+            clock: clock.clone(),
+        }
+    }
+
+    /// Makes a call of the store, and measures it.
+    pub(crate) async fn store_call<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        store_call(&*self.shared.environment.clock, operation, call).await
+    }
+
+    fn trace(&self, route: &'static str, messages: &mut [Message]) -> Span {
         let propagator = &*self.shared.environment.propagator;
         let span = trace::publish(propagator, self.system(), route, messages);
         let known = if span.is_disabled() {
@@ -248,6 +267,32 @@ impl Outgoing {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// A call of `publish` that is under way.
+#[derive(Debug)]
+pub(crate) struct Publishing {
+    topic: TopicName,
+    began: Duration,
+    pub(crate) span: Span,
+    clock: Arc<dyn Clock>,
+}
+
+impl Publishing {
+    /// Says what became of it: the first error, if there was one.
+    pub(crate) fn end(self, error: Option<&Error>) {
+        show_failure(&self.span, error);
+        let took = self.clock.monotonic().saturating_sub(self.began);
+        let topic = self.topic.as_str().to_owned();
+        metrics::histogram!(metric::PUBLISH_SECONDS, "topic" => topic).record(took.as_secs_f64());
+    }
+}
+
+/// Shows on a span what failed first.
+pub(crate) fn show_failure(span: &Span, error: Option<&Error>) {
+    if let Some(error) = error {
+        trace::fail(span, error.kind().as_str());
     }
 }
 

@@ -12,7 +12,8 @@ use headless_abstractions::{
 use headless_core::{Codecs, Environment, Event, MembershipConfig, State};
 
 use crate::{
-    Consumer, Inbox, Ordered, OutgoingLimits, Planted, PulseConfig, PurgeConfig, RelayConfig, Topics,
+    Consumer, GaugesConfig, Inbox, Ordered, OutgoingLimits, Planted, PulseConfig, PurgeConfig, RelayConfig,
+    Topics,
     handler::{Handler, HandlerKind},
 };
 
@@ -45,6 +46,8 @@ pub struct Plan {
     pub pulse: PulseConfig,
     /// The removal of old marks and dead letters.
     pub purge: PurgeConfig,
+    /// The gauges of what waits, where this process relays; `None` shows none.
+    pub gauges: Option<GaugesConfig>,
     /// The service whose node this process registers as, where the store watches over its nodes; `None` registers nothing.
     pub service: Option<String>,
     /// How it keeps its membership then.
@@ -78,6 +81,7 @@ impl Plan {
             relay: RelayConfig::default(),
             pulse: PulseConfig::default(),
             purge: PurgeConfig::default(),
+            gauges: None,
             service: None,
             membership: MembershipConfig::default(),
             planted: Planted::default(),

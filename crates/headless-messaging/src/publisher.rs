@@ -9,9 +9,9 @@ use std::sync::Arc;
 use headless_abstractions::{
     Appended, Error, ErrorKind, Message, MessageId, OutboxStore, Result, Sent, TopicName, Transport,
 };
-use headless_core::{CrashPoint, Event, Wakeups, metric, trace};
+use headless_core::{CrashPoint, Event, Wakeups, metric};
 use serde::Serialize;
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 pub use builder::MessageBuilder;
 pub(crate) use count::{count_by_topic, count_one};
@@ -229,7 +229,7 @@ impl Publisher {
         if batch.is_empty() {
             return Vec::new();
         }
-        let span = self.outgoing.trace(self.route.as_str(), &mut batch);
+        let publishing = self.outgoing.begin(self.route.as_str(), &mut batch);
         let delivered = async {
             match (self.route, &self.outbox, &self.transport) {
                 (Route::Durable, Some(outbox), _) => self.store(&**outbox, &batch).await,
@@ -238,8 +238,8 @@ impl Publisher {
                 (Route::Durable, None, _) | (Route::Direct, _, None) => Vec::new(),
             }
         };
-        let answers = delivered.instrument(span.clone()).await;
-        show_failure(&span, answers.iter().find_map(|answer| answer.as_ref().err()));
+        let answers = delivered.instrument(publishing.span.clone()).await;
+        publishing.end(answers.iter().find_map(|answer| answer.as_ref().err()));
         answers
     }
 
@@ -250,7 +250,7 @@ impl Publisher {
             CrashPoint::OutboxAppended.reach()?;
             Ok(appended)
         };
-        let appended: Result<Vec<Appended>> = append.await;
+        let appended: Result<Vec<Appended>> = self.outgoing.store_call("outbox.append", append).await;
         match appended {
             Ok(appended) => {
                 self.wakeups.outbox().wake();
@@ -263,13 +263,6 @@ impl Publisher {
                 std::iter::once(Err(error)).chain(others).collect()
             }
         }
-    }
-}
-
-/// Shows on a span what failed first.
-pub(crate) fn show_failure(span: &Span, error: Option<&Error>) {
-    if let Some(error) = error {
-        trace::fail(span, error.kind().as_str());
     }
 }
 

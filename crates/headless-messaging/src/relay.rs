@@ -15,7 +15,7 @@ use headless_abstractions::{
     Claim, ClaimOutbox, Error, ErrorKind, InFlight, Message, OutboxRow, OutboxStore, Result, Sent, Settled,
     Transport,
 };
-use headless_core::{Backoff, CrashPoint, Environment, Next, TaskSpec, metric, trace};
+use headless_core::{Backoff, CrashPoint, Environment, Next, TaskSpec, metric, store_call, trace};
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::Instrument;
@@ -25,8 +25,9 @@ pub use status::RelayStatus;
 
 use crate::{
     Planted,
+    outgoing::show_failure,
     plant::planted,
-    publisher::{count_by_topic, show_failure},
+    publisher::count_by_topic,
     relay::{batch::Batch, lease::Lease, strays::Strays},
 };
 
@@ -83,6 +84,16 @@ struct Shared {
     pending: tokio::sync::Mutex<Vec<Claim>>,
     status: Mutex<RelayStatus>,
     strays: Strays,
+}
+
+impl Shared {
+    async fn store_call<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        store_call(&*self.environment.clock, operation, call).await
+    }
 }
 
 impl Relay {
@@ -218,8 +229,7 @@ impl Relay {
         // A claim that fails may have acknowledged; doing it again is harmless.
         let claimed = self
             .shared
-            .outbox
-            .claim(&request)
+            .store_call("outbox.claim", self.shared.outbox.claim(&request))
             .await
             .map_err(|error| error.with_operation("claim from the outbox"))?;
         if !pending.is_empty() {
@@ -238,7 +248,8 @@ impl Relay {
             return Ok(());
         }
         let owner = self.shared.environment.owner;
-        let settled = self.shared.outbox.ack(owner, pending).await?;
+        let ack = self.shared.outbox.ack(owner, pending);
+        let settled = self.shared.store_call("outbox.ack", ack).await?;
         CrashPoint::RelayMarked.reach()?;
         pending.clear();
         note_lost("acknowledge", &settled);
@@ -249,7 +260,10 @@ impl Relay {
     async fn relay(&self, rows: Vec<OutboxRow>, lease: &Lease<'_>, pending: &mut Vec<Claim>) -> Result<()> {
         let now = self.shared.environment.clock.now();
         let (expired, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.message.is_expired(now));
-        count_by_topic(metric::EXPIRED, expired.iter().map(|row| &row.message.topic));
+        count_by_topic(
+            metric::RELAY_EXPIRED,
+            expired.iter().map(|row| &row.message.topic),
+        );
         pending.extend(expired.iter().map(|row| row.claim));
         self.with_status(|status| status.expired += expired.len() as u64);
         if rows.is_empty() {
@@ -267,7 +281,7 @@ impl Relay {
         CrashPoint::RelaySent.reach()?;
 
         let batch = Batch::judge(&tickets, &messages, answers);
-        batch.count();
+        batch.count(self.shared.environment.clock.now());
         let unrouted = batch.unrouted.iter();
         self.shared
             .strays

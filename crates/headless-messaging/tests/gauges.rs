@@ -13,10 +13,10 @@ use std::{
     time::Duration,
 };
 
-use headless_abstractions::Store;
+use headless_abstractions::{DeadLetterFilter, Store};
 use headless_core::{Backoff, Environment, Event, HandlerError, Retry, Spawner, State, metric};
 use headless_memory::Memory;
-use headless_messaging::{CircuitBreaker, Consumer, Context, Inbox, Messaging, Plan};
+use headless_messaging::{CircuitBreaker, Consumer, Context, GaugesConfig, Inbox, Messaging, Plan};
 use serde::{Deserialize, Serialize};
 
 use crate::counters::Counters;
@@ -81,6 +81,66 @@ async fn should_show_the_circuit_open_until_a_probe_succeeds() {
     }
     recovered.store(true, Ordering::Release);
     eventually(|| agrees(false)).await;
+    messaging.shutdown(10 * SECOND).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_show_the_circuit_closed_when_its_group_has_stopped() {
+    let counters = Counters::default();
+    let _guard = counters.install();
+    let name = format!("{}{{group=billing,topic=orders.placed}}", metric::CIRCUIT_OPEN);
+    for shuts_down in [true, false] {
+        let memory = Memory::new();
+        let consumer = Consumer::group("billing")
+            .on(|_: Placed, _: Context| async { Err(HandlerError::retry("the dependency is down")) })
+            .retry(Retry::default().rounds(1_000))
+            .circuit_breaker(CircuitBreaker::after(1));
+        let mut plan = Plan::new(Environment::system(Spawner::current(), "node"));
+        plan.transport = Some(Arc::new(memory.clone()));
+        plan.store = Some(memory.parts());
+        plan.consumer(consumer);
+        let messaging = Messaging::start(plan).await.unwrap();
+        messaging.publisher().publish(&Placed { n: 1 }).await.unwrap();
+        eventually(|| counters.read(&name) == 1).await;
+        match shuts_down {
+            true => messaging.shutdown(10 * SECOND).await.unwrap(),
+            false => drop(messaging),
+        }
+        assert_eq!(counters.read(&name), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_show_what_waits_and_what_is_dead_and_when_it_is_gone() {
+    let counters = Counters::default();
+    let _guard = counters.install();
+    let memory = Memory::new();
+    let consumer = Consumer::group("billing")
+        .on(|_: Placed, _: Context| async { Err(HandlerError::permanent("never")) });
+    let mut plan = Plan::new(Environment::system(Spawner::current(), "node"));
+    plan.transport = Some(Arc::new(memory.clone()));
+    plan.store = Some(memory.parts());
+    plan.consumer(consumer);
+    plan.gauges = Some(GaugesConfig::default().with_interval(SECOND));
+    let messaging = Messaging::start(plan).await.unwrap();
+    let later = messaging.publisher().message(Placed::TOPIC, &Placed { n: 1 });
+    later.delay(3_600 * SECOND).send().await.unwrap();
+    for n in 2..=3 {
+        messaging.publisher().publish(&Placed { n }).await.unwrap();
+    }
+    let read = |name: &str, labels: &str| counters.read(&format!("{name}{{{labels}}}"));
+    let dead = || read(metric::DEAD_LETTERS, "group=billing,topic=orders.placed");
+    let age = || read(metric::DEAD_LETTERS_OLDEST, "group=billing,topic=orders.placed");
+    eventually(|| dead() == 2 && age() >= 10).await;
+    assert_eq!(read(metric::OUTBOX_MESSAGES, "state=delayed"), 1);
+    assert_eq!(read(metric::OUTBOX_MESSAGES, "state=ready"), 0);
+    assert_eq!(read(metric::OUTBOX_OLDEST, ""), 0, "what is delayed is not due");
+
+    let letters = messaging.dead_letters().unwrap();
+    let page = letters.list(&DeadLetterFilter::open(), None, 10).await.unwrap();
+    let ids: Vec<_> = page.items.iter().map(|letter| letter.id).collect();
+    letters.discard(&ids, "an operator").await.unwrap();
+    eventually(|| dead() == 0 && age() == 0).await;
     messaging.shutdown(10 * SECOND).await.unwrap();
 }
 

@@ -404,7 +404,10 @@ async fn should_drop_unsent_when_a_message_has_expired() {
     assert_eq!(world.sent(), ["fresh"]);
     assert!(world.stored().await.is_empty() && world.dead().await.is_empty());
     assert_eq!(relay.status().expired, 1);
-    assert_eq!(counters.read(&format!("{}{{topic=ledger}}", metric::EXPIRED)), 1);
+    assert_eq!(
+        counters.read(&format!("{}{{topic=ledger}}", metric::RELAY_EXPIRED)),
+        1
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -507,7 +510,7 @@ async fn should_count_by_topic_when_messages_are_relayed() {
     assert_eq!(read(metric::RELAYED, "topic=nobody"), 0);
     assert_eq!(read(metric::UNROUTED, "topic=nobody"), 1);
     assert_eq!(read(metric::RELAY_FAILED, "topic=clicks,reason=invalid"), 1);
-    assert_eq!(read(metric::DEAD, "topic=clicks,reason=refused"), 1);
+    assert_eq!(read(metric::RELAY_DEAD, "topic=clicks,reason=refused"), 1);
     assert_eq!((relay.status().unrouted, relay.status().dead), (1, 1));
 }
 

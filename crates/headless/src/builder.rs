@@ -3,9 +3,11 @@
 use std::{any::Any, sync::Arc};
 
 use headless_abstractions::{Error, ErrorKind, Result, Store, StoreParts, Transport};
-use headless_core::{Codec, Codecs, ControlRuntime, Environment, Event, Spawner, State, trace::Propagator};
+use headless_core::{
+    Codec, Codecs, ControlRuntime, Environment, Event, Spawner, State, metric, trace::Propagator,
+};
 use headless_messaging::{
-    Consumer, Messaging, Ordered, OutgoingLimits, Plan, PulseConfig, PurgeConfig, RelayConfig,
+    Consumer, GaugesConfig, Messaging, Ordered, OutgoingLimits, Plan, PulseConfig, PurgeConfig, RelayConfig,
 };
 use tokio::runtime::Handle;
 
@@ -284,6 +286,7 @@ impl Builder {
         let explained = self.explain_of(&environment.node);
         let service = self.service.as_ref().map_or("", |service| &*service.value);
         tracing::info!(service, node = %environment.node, "starting");
+        metric::describe();
         let messaging = Messaging::start(self.plan(&environment)).await?;
         Ok(Runtime::new(Parts {
             service: service.into(),
@@ -366,6 +369,7 @@ fn configure(plan: &mut Plan, settings: &Settings) {
         .with_backoff(settings.relay_backoff());
     plan.membership = settings.membership();
     plan.pulse = PulseConfig::default().with_interval(settings.pulse_interval());
+    plan.gauges = Some(GaugesConfig::default().with_interval(settings.metrics_interval()));
     plan.purge = PurgeConfig::default()
         .with_interval(settings.purge_interval())
         .with_batch(settings.purge_batch())

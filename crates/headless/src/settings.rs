@@ -148,6 +148,8 @@ settings! {
     "purge.interval", purge_interval: Duration = Duration::from_mins(1), least LEAST;
     /// The most rows that one statement removes.
     "purge.batch", purge_batch: usize = 1_000, least 1;
+    /// The longest time between two counts of what waits in the store, for the gauges of a process that relays.
+    "metrics.interval", metrics_interval: Duration = Duration::from_secs(30), least LEAST;
     /// How long the inbox knows what it has processed: a replay of anything older is processed again.
     "keep.marks", keep_marks: Duration = 7 * DAY, least LEAST;
     /// How long sent messages are kept, where the outbox keeps a history.
@@ -267,6 +269,10 @@ mod tests {
         assert_eq!(
             settings.pulse_interval(),
             headless_messaging::PulseConfig::default().interval
+        );
+        assert_eq!(
+            settings.metrics_interval(),
+            headless_messaging::GaugesConfig::default().interval
         );
         assert_eq!(
             settings.max_payload(),

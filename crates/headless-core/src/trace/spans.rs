@@ -282,3 +282,49 @@ fn link_all(propagator: &dyn Propagator, span: &Span, messages: &[Message]) {
         propagator.link(span, context);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../../docs/telemetry.md");
+
+    /// The rows of the page's table under this heading.
+    fn rows(heading: &str) -> Vec<&'static str> {
+        let (_, section) = PAGE.split_once(heading).unwrap();
+        let rows = section.lines().skip_while(|line| !line.starts_with("| ---"));
+        rows.skip(1).take_while(|line| line.starts_with('|')).collect()
+    }
+
+    #[test]
+    fn should_list_every_span_in_the_documentation() {
+        let code: Vec<String> = SPANS
+            .iter()
+            .map(|span| {
+                let level = span.level.as_str().to_lowercase();
+                let fields: Vec<_> = span.fields.iter().map(|field| format!("`{field}`")).collect();
+                let (name, kind, fields) = (span.name, span.kind, fields.join(" "));
+                format!("| `{name}` | {kind} | {level} | {fields} |")
+            })
+            .collect();
+        assert_eq!(
+            rows("## Spans"),
+            code,
+            "docs/telemetry.md should have these rows:\n{}",
+            code.join("\n")
+        );
+    }
+
+    #[test]
+    fn should_say_in_the_documentation_what_each_field_means() {
+        let named: Vec<_> = rows("### Fields")
+            .iter()
+            .map(|row| row.split('`').nth(1).unwrap())
+            .collect();
+        let fields: BTreeSet<_> = SPANS.iter().flat_map(|span| span.fields).copied().collect();
+        assert_eq!(named.len(), fields.len());
+        assert_eq!(named.into_iter().collect::<BTreeSet<_>>(), fields);
+    }
+}

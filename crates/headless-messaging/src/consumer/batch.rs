@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use headless_abstractions::{Admission, Claim, Failure, Hold, InboxParts, Marked, Redelivery, Result};
-use headless_core::{CrashPoint, WorkProgress};
+use headless_core::{CrashPoint, WorkProgress, store_call};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -128,7 +128,8 @@ impl<'a> Batch<'a> {
             CrashPoint::InboxAdmitted.reach()?;
             Ok(answers)
         };
-        let admitted: Result<Vec<Admission>> = admit.await;
+        let clock = &*self.group.environment.clock;
+        let admitted: Result<Vec<Admission>> = store_call(clock, "inbox.admit", admit).await;
         let answers = match admitted {
             Ok(answers) => answers,
             Err(error) => {
@@ -180,7 +181,9 @@ impl<'a> Batch<'a> {
                 CallEnd::Refused(marked) => self.drop_refused(&going, &marked),
                 CallEnd::Failed(failed) => {
                     let (name, failure) = (&self.group.name, &failed.failure);
-                    self.group.counters.failed(name, &self.topic.name, 1);
+                    self.group
+                        .counters
+                        .failed(name, &self.topic.name, failure.cause.as_str());
                     tracing::warn!(group = %name, topic = %self.topic.name, size = going.len(), cause = %failure.cause, error = failure.message, "a batch failed; its messages go alone");
                     return self.all_alone();
                 }
@@ -261,7 +264,8 @@ impl<'a> Batch<'a> {
             CrashPoint::InboxMarked.reach()?;
             Ok(answers)
         };
-        let marked: Result<Vec<Marked>> = mark.await;
+        let clock = &*self.group.environment.clock;
+        let marked: Result<Vec<Marked>> = store_call(clock, "inbox.mark", mark).await;
         match marked {
             Ok(marked) => {
                 for (at, mark) in going.iter().zip(marked) {

@@ -1,7 +1,10 @@
 //! The circuit breaker of a group and topic: when a dependency is down, stop burning attempts.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -77,6 +80,8 @@ pub(crate) struct Circuit {
     /// Held by the probe. Tokio's mutex is fair, so that the call that has waited longest is the probe.
     probe: Arc<AsyncMutex<()>>,
     changed: Notify,
+    /// Set, under the lock of the state, once nobody is to see it any more.
+    retired: AtomicBool,
     /// Whose circuit it is, as the metric says it.
     labels: [(&'static str, String); 2],
 }
@@ -114,6 +119,7 @@ impl Circuit {
             state: Mutex::new(State::Closed { failures: 0 }),
             probe: Arc::default(),
             changed: Notify::new(),
+            retired: AtomicBool::new(false),
             labels: [("group", group.to_string()), ("topic", topic.to_string())],
         };
         // So that a closed circuit is seen to be closed, and not taken for one that nobody watches.
@@ -255,7 +261,17 @@ impl Circuit {
         answer
     }
 
+    /// Shows it closed from now on, whatever becomes of it: its group has stopped, and nothing waits for it here.
+    pub(crate) fn retire(&self) {
+        let _state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.show(State::Closed { failures: 0 });
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
     fn show(&self, state: State) {
+        if self.retired.load(Ordering::Relaxed) {
+            return;
+        }
         let open = if state.is_open() { 1.0 } else { 0.0 };
         metrics::gauge!(metric::CIRCUIT_OPEN, &self.labels).set(open);
     }

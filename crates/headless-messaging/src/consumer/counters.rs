@@ -34,16 +34,20 @@ pub struct ConsumerStats {
 }
 
 macro_rules! counters {
-    ($($field:ident => $metric:ident),* $(,)?) => {
+    ($($field:ident => $metric:ident),* $(,)? ; by reason $($caused:ident => $of:ident),* $(,)?) => {
         /// The counters behind [`ConsumerStats`]; each also counts its metric.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $($field: AtomicU64,)*
+            $($caused: AtomicU64,)*
         }
 
         impl Counters {
             pub(crate) fn snapshot(&self) -> ConsumerStats {
-                ConsumerStats { $($field: self.$field.load(Ordering::Relaxed),)* }
+                ConsumerStats {
+                    $($field: self.$field.load(Ordering::Relaxed),)*
+                    $($caused: self.$caused.load(Ordering::Relaxed),)*
+                }
             }
 
             $(
@@ -55,6 +59,16 @@ macro_rules! counters {
                     }
                 }
             )*
+
+            $(
+                /// Counts one, for this reason.
+                pub(crate) fn $caused(&self, group: &GroupName, topic: &TopicName, reason: &'static str) {
+                    self.$caused.fetch_add(1, Ordering::Relaxed);
+                    let (group, topic) = (group.to_string(), topic.to_string());
+                    metrics::counter!(metric::$of, "group" => group, "topic" => topic, "reason" => reason)
+                        .increment(1);
+                }
+            )*
         }
     };
 }
@@ -64,11 +78,12 @@ counters! {
     redelivered => REDELIVERED,
     handled => HANDLED,
     duplicates => DUPLICATE,
-    failed => FAILED,
     retried => RETRIED,
-    parked => PARKED,
-    dead => DEAD,
     discarded => DISCARDED,
     expired => EXPIRED,
-    panicked => PANICKED,
+    panicked => PANICKED;
+    by reason
+    failed => FAILED,
+    parked => PARKED,
+    dead => DEAD,
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
 use headless_abstractions::{Abandon, Claim, ClaimParked, InboxParts, ParkedRow, Result, TopicName};
-use headless_core::{CrashPoint, Next, panic_message};
+use headless_core::{CrashPoint, Next, panic_message, store_call};
 
 use crate::consumer::{
     group::{Group, Topic},
@@ -39,7 +39,8 @@ pub(crate) async fn pick_up(group: Arc<Group>, store: InboxParts) -> Result<Next
         ClaimParked::new(owner, group.name.clone(), limit, group.settings.lease).with_except_topics(except);
     let asked_at = group.environment.clock.monotonic();
     CrashPoint::ParkClaiming.reach()?;
-    let rows = store.parked.claim(&request).await?;
+    let clock = &*group.environment.clock;
+    let rows = store_call(clock, "parked.claim", store.parked.claim(&request)).await?;
     if !rows.is_empty() {
         CrashPoint::ParkClaimed.reach()?;
     }
@@ -173,7 +174,8 @@ impl Run {
             return;
         }
         let (name, owner) = (&self.group.name, self.group.environment.owner);
-        match self.store.parked.abandon(name, owner, &claims, &how).await {
+        let abandon = self.store.parked.abandon(name, owner, &claims, &how);
+        match store_call(&*self.group.environment.clock, "parked.abandon", abandon).await {
             Ok(settled) if settled.is_complete() => {}
             Ok(settled) => {
                 tracing::debug!(group = %name, lost = settled.lost.len(), "claims on parked messages were lost");

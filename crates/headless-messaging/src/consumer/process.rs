@@ -6,7 +6,7 @@ use headless_abstractions::{
     Admission, AttemptUse, Bury, Claim, Failure, FailureCause, Hold, InboxParts, InboxState, Marked, Park,
     Parked, Result,
 };
-use headless_core::{Backoff, CrashPoint, Verdict};
+use headless_core::{Backoff, CrashPoint, Verdict, store_call};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -152,7 +152,7 @@ impl<'a> Process<'a> {
         let arrivals = [self.group.asked(self.topic, &self.item.arrival)];
         let clock = &self.group.environment.clock;
         let (answers, asked_at) = self
-            .insist("admit", || async {
+            .insist("inbox.admit", || async {
                 // Of the try that succeeds: the lease is counted from no earlier one.
                 let asked_at = clock.monotonic();
                 CrashPoint::InboxAdmitting.reach()?;
@@ -205,7 +205,7 @@ impl<'a> Process<'a> {
                 CallEnd::Committed => {
                     if planted!(self.group.planted, MarkAfterCommit) {
                         let marks = [(self.item.arrival.clone(), self.item.hold)];
-                        self.insist("mark", || store.inbox.mark(&marks)).await?;
+                        self.insist("inbox.mark", || store.inbox.mark(&marks)).await?;
                     }
                     return Ok(Step::End(self.handled()));
                 }
@@ -241,8 +241,8 @@ impl<'a> Process<'a> {
     /// Records a failed attempt; `None` when another inline attempt may follow.
     async fn failed(&mut self, store: &InboxParts, failed: Failed) -> Stoppable<Option<Step>> {
         let (name, topic) = (&self.group.name, &self.item.message.topic);
-        self.group.counters.failed(name, topic, 1);
         let failure = &failed.failure;
+        self.group.counters.failed(name, topic, failure.cause.as_str());
         tracing::warn!(group = %name, %topic, id = %self.item.message.id, round = self.item.round(), cause = %failure.cause, error = failure.message, "an attempt failed");
         self.failures.push(failed.failure);
         match failed.verdict {
@@ -316,7 +316,7 @@ impl<'a> Process<'a> {
             CrashPoint::InboxMarked.reach()?;
             Ok(answers)
         };
-        let answers = self.insist("mark", mark).await?;
+        let answers = self.insist("inbox.mark", mark).await?;
         match answers.first().copied().unwrap_or(Marked::LeaseLost) {
             Marked::Now => Ok(Step::End(self.handled())),
             answer => self.refused(store, answer).await,
@@ -359,7 +359,7 @@ impl<'a> Process<'a> {
         let (message, arrival) = (self.item.message.clone(), self.item.arrival.clone());
         let mut park = Park::behind(message, arrival, self.item.hold);
         park.failures.clone_from(&self.failures);
-        self.park(store, park).await
+        self.park(store, park, "behind").await
     }
 
     async fn park_unknown_type(&mut self, store: &InboxParts) -> Stoppable<Step> {
@@ -382,7 +382,7 @@ impl<'a> Process<'a> {
         };
         let park =
             Park::failed(message, arrival, self.item.hold, after, failures).with_attempt(AttemptUse::Return);
-        self.park(store, park).await
+        self.park(store, park, FailureCause::UnknownType.as_str()).await
     }
 
     async fn park_or_bury(&mut self, store: &InboxParts, after: Duration) -> Stoppable<Step> {
@@ -391,10 +391,10 @@ impl<'a> Process<'a> {
         }
         let (message, arrival) = (self.item.message.clone(), self.item.arrival.clone());
         let park = Park::failed(message, arrival, self.item.hold, after, self.failures.clone());
-        self.park(store, park).await
+        self.park(store, park, "retry").await
     }
 
-    async fn park(&mut self, store: &InboxParts, park: Park) -> Stoppable<Step> {
+    async fn park(&mut self, store: &InboxParts, park: Park, reason: &'static str) -> Stoppable<Step> {
         let limits = self.group.settings.park_limits;
         let parks = [park];
         let topic = self.topic;
@@ -406,13 +406,13 @@ impl<'a> Process<'a> {
                 CrashPoint::InboxParked.reach()?;
                 Ok(answers)
             };
-            let answers = self.insist("park", park).await?;
+            let answers = self.insist("parked.park", park).await?;
             match answers.first().copied().unwrap_or(Parked::LeaseLost) {
                 Parked::Now => {
                     self.topic.remember_parked(&self.item.arrival);
                     self.group
                         .counters
-                        .parked(&self.group.name, &self.item.message.topic, 1);
+                        .parked(&self.group.name, &self.item.message.topic, reason);
                     return Ok(Step::End(End::Parked));
                 }
                 Parked::Already(state) => return Ok(Step::End(self.settled_before(state))),
@@ -433,7 +433,7 @@ impl<'a> Process<'a> {
     async fn is_group_full(&self, store: &InboxParts) -> Stoppable<bool> {
         let group = &self.group.name;
         let stats = self
-            .insist("count what is parked", || store.queries.stats(Some(group)))
+            .insist("inbox.stats", || store.queries.stats(Some(group)))
             .await?;
         let most = self.group.settings.park_limits.per_group.get();
         Ok(stats.parked >= u64::try_from(most).unwrap_or(u64::MAX))
@@ -462,12 +462,12 @@ impl<'a> Process<'a> {
             CrashPoint::InboxBuried.reach()?;
             Ok(answers)
         };
-        let answers = self.insist("bury", bury).await?;
+        let answers = self.insist("dead_letters.bury", bury).await?;
         match answers.first().copied().unwrap_or(Marked::LeaseLost) {
             Marked::Now => {
                 let (name, topic) = (&self.group.name, &self.item.message.topic);
-                self.group.counters.dead(name, topic, 1);
-                let cause = self.failures.last().map(|failure| failure.cause.as_str());
+                let cause = self.failures.last().map_or("", |failure| failure.cause.as_str());
+                self.group.counters.dead(name, topic, cause);
                 tracing::error!(group = %name, %topic, id = %self.item.message.id, cause, "a message was dead-lettered");
                 Ok(Step::End(End::Finished))
             }
@@ -484,7 +484,7 @@ impl<'a> Process<'a> {
             CrashPoint::InboxDiscarded.reach()?;
             Ok(answers)
         };
-        let answers = self.insist("discard", discard).await?;
+        let answers = self.insist("inbox.discard", discard).await?;
         match answers.first().copied().unwrap_or(Marked::LeaseLost) {
             Marked::Now => {
                 let (name, topic) = (&self.group.name, &self.item.message.topic);
@@ -531,7 +531,7 @@ impl<'a> Process<'a> {
 
     async fn was_processed(&self, store: &InboxParts) -> Stoppable<bool> {
         let (group, id) = (&self.group.name, self.item.message.id);
-        let entry = self.insist("get", || store.queries.get(group, id)).await?;
+        let entry = self.insist("inbox.get", || store.queries.get(group, id)).await?;
         Ok(entry.is_some_and(|entry| entry.state == InboxState::Processed))
     }
 
@@ -555,7 +555,18 @@ impl<'a> Process<'a> {
     }
 
     /// Makes a store call until it succeeds: what has been decided is not given up because the store is away.
-    pub(super) async fn insist<T, F, Fut>(&self, operation: &'static str, call: F) -> Stoppable<T>
+    async fn insist<T, F, Fut>(&self, operation: &'static str, call: F) -> Stoppable<T>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let clock = &*self.group.environment.clock;
+        self.insist_on(operation, || store_call(clock, operation, call()))
+            .await
+    }
+
+    /// Makes any call until it succeeds.
+    pub(super) async fn insist_on<T, F, Fut>(&self, operation: &'static str, call: F) -> Stoppable<T>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T>>,
@@ -564,7 +575,7 @@ impl<'a> Process<'a> {
             match call().await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
-                    tracing::warn!(group = %self.group.name, id = %self.item.message.id, operation, %error, "a store call failed; trying again");
+                    tracing::warn!(group = %self.group.name, id = %self.item.message.id, operation, %error, "a call failed; trying again");
                     let delay = INSIST.steady_delay(tries, &*self.group.environment.random);
                     tokio::select! {
                         biased;
@@ -591,11 +602,9 @@ impl<'a> Process<'a> {
             AttemptUse::Return
         };
         let claims = [Claim::new(self.item.message.id, epoch)];
-        if let Err(error) = store
-            .inbox
-            .release(&self.group.name, owner, &claims, attempt)
-            .await
-        {
+        let clock = &*self.group.environment.clock;
+        let release = store.inbox.release(&self.group.name, owner, &claims, attempt);
+        if let Err(error) = store_call(clock, "inbox.release", release).await {
             tracing::warn!(group = %self.group.name, id = %self.item.message.id, %error, "releasing a hold failed; it ends with its lease");
         }
     }

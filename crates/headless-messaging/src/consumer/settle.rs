@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::publisher::show_failure;
+use crate::outgoing::show_failure;
 
 const MOST: usize = 512;
 const AFTER_FAILURE: Backoff = Backoff::exponential(Duration::from_millis(20), Duration::from_secs(2));

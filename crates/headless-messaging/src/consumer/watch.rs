@@ -11,7 +11,7 @@ use std::{
 
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use headless_abstractions::{Claim, Clock, GroupName, InboxStore, Owner, Result, Settled, TopicName};
-use headless_core::{Life, metric};
+use headless_core::{Life, metric, store_call};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -220,9 +220,10 @@ impl Watch {
         if claims.is_empty() {
             return None;
         }
-        let (lease, asked_at) = (self.0.lease, self.now());
+        let (lease, asked_at, clock) = (self.0.lease, self.now(), self.0.clock.clone());
         let ask = async move {
-            let outcome = inbox.renew(&group, owner, &claims, lease).await;
+            let renew = inbox.renew(&group, owner, &claims, lease);
+            let outcome = store_call(&*clock, "inbox.renew", renew).await;
             Renewal {
                 claims,
                 asked_at,

@@ -66,10 +66,11 @@ async fn attempts(process: &mut Process<'_>) -> Stoppable<End> {
             }
             CallEnd::Refused(_) | CallEnd::LeaseLost | CallEnd::ShutDown => return Err(Stopped),
             CallEnd::Failed(failed) => {
+                let cause = failed.failure.cause.as_str();
                 process
                     .group
                     .counters
-                    .failed(&process.group.name, &process.item.message.topic, 1);
+                    .failed(&process.group.name, &process.item.message.topic, cause);
                 let verdict = failed.verdict;
                 process.failures.push(failed.failure);
                 match verdict {
@@ -115,7 +116,7 @@ async fn send_dead(process: &mut Process<'_>) -> Stoppable<End> {
     let letter = [dead_letter(process)];
     let transport = &process.group.transport;
     process
-        .insist("send to the dead topic", || async {
+        .insist_on("send to the dead topic", || async {
             CrashPoint::DeadTopicSending.reach()?;
             match transport.send(&letter).await.pop() {
                 Some(Ok(Sent::Accepted)) => CrashPoint::DeadTopicSent.reach(),
@@ -132,10 +133,14 @@ async fn send_dead(process: &mut Process<'_>) -> Stoppable<End> {
             }
         })
         .await?;
+    let cause = process
+        .failures
+        .last()
+        .map_or("", |failure| failure.cause.as_str());
     process
         .group
         .counters
-        .dead(&process.group.name, &process.item.message.topic, 1);
+        .dead(&process.group.name, &process.item.message.topic, cause);
     Ok(End::Finished)
 }
 

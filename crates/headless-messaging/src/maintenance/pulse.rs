@@ -6,7 +6,7 @@ use std::{
 };
 
 use headless_abstractions::{Pulse, PulseStore, Result};
-use headless_core::{Backoff, Environment, Next, TaskSpec};
+use headless_core::{Backoff, Environment, Next, TaskSpec, store_call};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -111,7 +111,8 @@ impl Task {
                 () = tokio::time::sleep(spacing - since) => {}
             }
         }
-        let pulse = self.store.pulse().await?;
+        let clock = &*self.environment.clock;
+        let pulse = store_call(clock, "pulse", self.store.pulse()).await?;
         let due = self.wake(pulse);
         let next = Plan {
             wait: self.wait_after(pulse),

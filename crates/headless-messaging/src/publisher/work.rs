@@ -7,7 +7,7 @@ use headless_core::{Event, UnitOfWork, metric};
 use serde::Serialize;
 use tracing::Instrument;
 
-use super::{MessageBuilder, Published, show_failure, stored, taken, unanswered};
+use super::{MessageBuilder, Published, stored, taken, unanswered};
 use crate::Outgoing;
 
 /// Publishing within a unit of work: the messages leave if and only if it commits.
@@ -98,9 +98,11 @@ async fn append_all<Tx: StoreTx>(
     if messages.is_empty() {
         return Ok(Vec::new());
     }
-    let span = outgoing(work)?.trace("work", &mut messages);
-    let appended = (**work).append(&messages).instrument(span.clone()).await;
-    show_failure(&span, appended.as_ref().err());
+    let outgoing = outgoing(work)?;
+    let publishing = outgoing.begin("work", &mut messages);
+    let append = outgoing.store_call("work.append", (**work).append(&messages));
+    let appended = append.instrument(publishing.span.clone()).await;
+    publishing.end(appended.as_ref().err());
     let appended = appended.map_err(|error| error.with_operation("publish"))?;
     if appended.len() != messages.len() {
         return Err(Error::new(

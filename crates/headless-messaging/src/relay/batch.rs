@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use headless_abstractions::{
     Abandon, Claim, Error, ErrorKind, Failure, FailureCause, Message, PartitionKey, Result, Sent, TopicName,
 };
@@ -113,8 +114,18 @@ impl<'a> Batch<'a> {
         self.trouble
     }
 
-    /// Counts what was sent.
-    pub(super) fn count(&self) {
+    /// Counts what was sent, and how long it took to get there.
+    pub(super) fn count(&self, now: DateTime<Utc>) {
+        let mut histograms: BTreeMap<&TopicName, metrics::Histogram> = BTreeMap::new();
+        for (_, message) in self.accepted.iter().chain(&self.unrouted) {
+            let topic = &message.topic;
+            let histogram = histograms.entry(topic).or_insert_with(
+                || metrics::histogram!(metric::RELAY_SECONDS, "topic" => topic.as_str().to_owned()),
+            );
+            // Of a publisher whose clock is ahead: at once, as far as can be known.
+            let took = (now - message.occurred_at).to_std().unwrap_or_default();
+            histogram.record(took.as_secs_f64());
+        }
         count_by_topic(
             metric::RELAYED,
             self.accepted.iter().map(|(_, message)| &message.topic),
@@ -180,10 +191,8 @@ pub(super) async fn give_back(shared: &Shared, claims: &[Claim], after: Duration
         return Ok(());
     }
     let how = Abandon::unused().with_after(after);
-    let settled = shared
-        .outbox
-        .abandon(shared.environment.owner, claims, &how)
-        .await?;
+    let abandon = shared.outbox.abandon(shared.environment.owner, claims, &how);
+    let settled = shared.store_call("outbox.abandon", abandon).await?;
     note_lost("give back", &settled);
     Ok(())
 }
@@ -195,10 +204,8 @@ async fn give_back_failed(shared: &Shared, claims: &[Claim], attempt: u32, failu
         .steady_delay(attempt - 1, &*shared.environment.random);
     let how = Abandon::failed(after, failure);
     CrashPoint::RelayRecording.reach()?;
-    let settled = shared
-        .outbox
-        .abandon(shared.environment.owner, claims, &how)
-        .await?;
+    let abandon = shared.outbox.abandon(shared.environment.owner, claims, &how);
+    let settled = shared.store_call("outbox.abandon", abandon).await?;
     CrashPoint::RelayRecorded.reach()?;
     note_lost("give back", &settled);
     Ok(())
@@ -207,15 +214,13 @@ async fn give_back_failed(shared: &Shared, claims: &[Claim], attempt: u32, failu
 /// Makes dead letters of rows that have had their last attempt.
 async fn end(shared: &Shared, rows: &[&Answered<'_>], claims: &[Claim], failure: &Failure) -> Result<()> {
     CrashPoint::RelayBurying.reach()?;
-    let settled = shared
-        .outbox
-        .fail(shared.environment.owner, claims, failure)
-        .await?;
+    let fail = shared.outbox.fail(shared.environment.owner, claims, failure);
+    let settled = shared.store_call("outbox.fail", fail).await?;
     CrashPoint::RelayBuried.reach()?;
     let mut dead = 0;
     for row in rows.iter().filter(|row| !settled.lost.contains(&row.claim)) {
         dead += 1;
-        count_one(metric::DEAD, &row.message.topic, failure.cause.as_str());
+        count_one(metric::RELAY_DEAD, &row.message.topic, failure.cause.as_str());
         tracing::error!(id = %row.message.id, topic = %row.message.topic, reason = failure.message, "dead-lettered by the relay");
     }
     shared.status.lock().unwrap_or_else(PoisonError::into_inner).dead += dead;

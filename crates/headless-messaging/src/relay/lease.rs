@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use headless_abstractions::{Claim, OutboxStore, Owner};
+use headless_abstractions::{Claim, Clock, OutboxStore, Owner};
+use headless_core::store_call;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
@@ -34,14 +35,15 @@ impl<'a> Lease<'a> {
     /// Among the control tasks: a handler that never yields must not cost the relay its leases.
     pub(super) fn keep(&self, claims: Vec<Claim>) -> AbortOnDropHandle<()> {
         let (outbox, owner) = (self.shared.outbox.clone(), self.shared.environment.owner);
-        let lease = self.shared.config.lease;
+        let (lease, clock) = (self.shared.config.lease, self.shared.environment.clock.clone());
         let first = (lease / 3).saturating_sub(self.age());
-        AbortOnDropHandle::new(
-            self.shared
-                .environment
-                .spawner
-                .control(renew(outbox, owner, claims, lease, first)),
-        )
+        AbortOnDropHandle::new(self.shared.environment.spawner.control(renew(
+            outbox,
+            owner,
+            claims,
+            (first, lease),
+            clock,
+        )))
     }
 
     fn age(&self) -> Duration {
@@ -57,12 +59,13 @@ async fn renew(
     outbox: Arc<dyn OutboxStore>,
     owner: Owner,
     mut claims: Vec<Claim>,
-    lease: Duration,
-    first: Duration,
+    (first, lease): (Duration, Duration),
+    clock: Arc<dyn Clock>,
 ) {
     tokio::time::sleep(first).await;
     while !claims.is_empty() {
-        match outbox.renew(owner, &claims, lease).await {
+        let renewed = store_call(&*clock, "outbox.renew", outbox.renew(owner, &claims, lease)).await;
+        match renewed {
             Ok(settled) if settled.is_complete() => {}
             Ok(settled) => {
                 // What is under way cannot be called back; its acknowledgement will be refused.

@@ -15,6 +15,7 @@ use headless_abstractions::{
 };
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type Wrap = Box<dyn Fn(Box<dyn Subscriber>) -> Box<dyn Subscriber> + Send>;
 type Rule = Box<dyn FnMut(Option<&Message>) -> Option<Error> + Send>;
 
 /// Passes everything on to another transport but what its rule refuses. The rule is asked for each message of a send,
@@ -23,6 +24,8 @@ pub(crate) struct Faulty {
     inner: Arc<dyn Transport>,
     capabilities: TransportCapabilities,
     rule: Mutex<Rule>,
+    /// What is put around each subscriber.
+    pub(crate) wrap: Mutex<Wrap>,
     sent: Mutex<Vec<Message>>,
     /// How long a send takes before anything is passed on.
     pub(crate) latency: Mutex<Duration>,
@@ -34,6 +37,7 @@ impl Faulty {
             inner,
             capabilities,
             rule: Mutex::new(Box::new(|_| None)),
+            wrap: Mutex::new(Box::new(|subscriber| subscriber)),
             sent: Mutex::default(),
             latency: Mutex::default(),
         })
@@ -128,7 +132,10 @@ impl Transport for Faulty {
         's: 'a,
         't: 'a,
     {
-        self.inner.subscribe(to)
+        Box::pin(async move {
+            let subscriber = self.inner.subscribe(to).await?;
+            Ok((self.wrap.lock().unwrap())(subscriber))
+        })
     }
 
     fn remove_group<'s, 'g, 'a>(&'s self, group: &'g GroupName) -> Answer<'a, Result<()>>
