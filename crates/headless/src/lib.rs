@@ -61,6 +61,8 @@ pub use headless_messaging::{
 pub use headless_postgres::{Postgres, PostgresTx};
 #[cfg(feature = "rabbitmq")]
 pub use headless_rabbitmq::{Namespace as RabbitMqNamespace, RabbitMq, RabbitMqConfig};
+#[cfg(feature = "opentelemetry")]
+pub use open_telemetry::OpenTelemetry;
 pub use preset::Preset;
 pub use providers::{AnyStore, AnyTransport, Connected, Examination, ProviderUrl, Providers};
 pub use runtime::{Backlog, GroupHealth, Health, Runtime};

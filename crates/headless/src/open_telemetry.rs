@@ -13,8 +13,23 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// Knows the ids of spans from the layer of `tracing-opentelemetry`. Where that layer is not installed, or does not see a
 /// span, nothing is known of it.
+///
+/// [`Builder::opentelemetry`](crate::Builder::opentelemetry) gives it to a runtime. By itself it makes a span the child
+/// of a context that came with a request:
+///
+/// ```
+/// use headless::{HeaderValue, OpenTelemetry, TraceContext, trace::Propagator};
+///
+/// # fn main() -> headless::Result<()> {
+/// let span = tracing::info_span!("request");
+/// let traceparent = HeaderValue::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")?;
+/// OpenTelemetry.set_parent(&span, &TraceContext::new(traceparent, None));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct OpenTelemetry;
+#[expect(clippy::exhaustive_structs, reason = "it has no state and no settings")]
+pub struct OpenTelemetry;
 
 impl Propagator for OpenTelemetry {
     fn context_of(&self, span: &Span) -> Option<TraceContext> {

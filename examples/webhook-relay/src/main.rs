@@ -8,12 +8,14 @@ mod service;
 mod signature;
 mod statistics;
 mod storage;
+mod trace;
 mod webhook;
 
 use std::{io, process::ExitCode};
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::args::Args;
 
@@ -24,9 +26,13 @@ const LOGGED: &str = "info,lapin=off";
 async fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(LOGGED));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let printed = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
+        .with_filter(filter);
+    let provider = SdkTracerProvider::builder().build();
+    tracing_subscriber::registry()
+        .with(printed)
+        .with(trace::layer(&provider))
         .init();
     match service::run(args).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,7 @@ use axum::{
         rejection::{BytesRejection, QueryRejection},
     },
     http::{HeaderMap, StatusCode},
+    middleware,
     routing::{get, post},
 };
 use headless::Runtime;
@@ -26,6 +27,7 @@ use crate::{
     refusal::Refusal,
     signature::Secret,
     storage::{Storage, Stored},
+    trace,
     webhook::Webhook,
 };
 
@@ -60,7 +62,12 @@ impl Server {
             .layer(LoadShedLayer::new())
             .layer(GlobalConcurrencyLimitLayer::new(limits.requests));
         Router::new()
-            .route("/webhooks", post(receive).layer(bounded))
+            .route(
+                "/webhooks",
+                post(receive)
+                    .layer(bounded)
+                    .layer(middleware::from_fn(trace::request)),
+            )
             .route("/healthz", get(health))
             .route("/stats", get(statistics))
             .layer(DefaultBodyLimit::max(limits.body))

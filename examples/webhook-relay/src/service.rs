@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use headless::{Consumer, Headless, Ordered, Providers, Runtime};
+use headless::{Consumer, Context, HandlerResult, Headless, Ordered, Providers, Runtime};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -39,7 +39,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         time: args.request_timeout(),
     };
     let secret = args.secret()?;
-    let (runtime, storage) = start(&args, limits).await?;
+    let (runtime, storage) = start(&args, limits, count).await?;
     let runtime = Arc::new(runtime);
     let server = Server {
         runtime: Arc::downgrade(&runtime),
@@ -57,8 +57,12 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     served.and(ended)
 }
 
-/// The relay and the consumer. Everything is checked before anything runs.
-async fn start(args: &Args, limits: Limits) -> Result<(Runtime, Storage)> {
+/// The relay, and the consumer that counts. Everything is checked before anything runs.
+pub(crate) async fn start<F, Fut>(args: &Args, limits: Limits, count: F) -> Result<(Runtime, Storage)>
+where
+    F: Fn(WebhookReceived, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = HandlerResult> + Send + 'static,
+{
     let providers = Providers::builtin();
     let stored = providers.connect(&args.store).await.context("--store")?;
     let moved = match &args.transport {
@@ -81,6 +85,7 @@ async fn start(args: &Args, limits: Limits) -> Result<(Runtime, Storage)> {
         .relay_lease(args.lease())
         .max_payload(limits.body + ENVELOPE)
         .state(storage.clone())
+        .opentelemetry()
         .start()
         .await?;
     Ok((runtime, storage))
