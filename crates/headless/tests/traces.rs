@@ -16,7 +16,7 @@ use std::{
 
 use headless::{
     BatchContext, Consumer, Context, Environment, Event, HandlerError, HandlerResult, HeaderValue, Headless,
-    Memory, Ordered, PublishExt, Retry, Runtime, SeededRandom, Spawner, SystemClock, TraceContext,
+    Inbox, Memory, Ordered, PublishExt, Retry, Runtime, SeededRandom, Spawner, SystemClock, TraceContext,
 };
 use opentelemetry::trace::{SpanId, SpanKind, Status};
 use serde::{Deserialize, Serialize};
@@ -202,6 +202,40 @@ async fn should_link_later_attempts_to_the_message_and_not_make_them_children() 
         );
         traces.push(attempt.span_context.trace_id());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_link_the_attempt_of_a_redelivery() {
+    let (recorded, _guard) = Recorded::install();
+    let memory = Memory::new();
+    let calls = AtomicU32::new(0);
+    // Without a store nothing counts rounds: that it is not the first attempt is known of the delivery alone.
+    let consumer = Consumer::group("post")
+        .on(move |_: Billed, _: Context| {
+            let failed = calls.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                match failed {
+                    true => Err(HandlerError::retry("not yet")),
+                    false => Ok(()),
+                }
+            }
+        })
+        .inbox(Inbox::Off)
+        .retry(Retry::default().inline(0));
+    let runtime = start(&memory, [consumer]).await;
+    let billed = Billed {
+        order: "1".to_owned(),
+    };
+    runtime.publisher().publish(&billed).await.unwrap();
+    runtime.settled(MINUTE).await.unwrap();
+    runtime.shutdown(MINUTE).await.unwrap();
+
+    let published = recorded.one("publish orders.billed");
+    let attempts = recorded.all("process orders.billed");
+    assert_eq!(attempts.len(), 2);
+    assert_eq!(attempts[0].parent_span_id, published.span_context.span_id());
+    assert_eq!(attempts[1].parent_span_id, SpanId::INVALID);
+    assert_eq!(recorded.links(&attempts[1]), [published.span_context.span_id()]);
 }
 
 #[tokio::test(start_paused = true)]

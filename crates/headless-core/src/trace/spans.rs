@@ -287,6 +287,11 @@ fn link_all(propagator: &dyn Propagator, span: &Span, messages: &[Message]) {
 mod tests {
     use std::collections::BTreeSet;
 
+    use bytes::Bytes;
+    use chrono::DateTime;
+    use headless_abstractions::{HeaderValue, MessageId, TraceContext};
+    use uuid::Uuid;
+
     use super::*;
 
     const PAGE: &str = include_str!("../../../../docs/telemetry.md");
@@ -296,6 +301,52 @@ mod tests {
         let (_, section) = PAGE.split_once(heading).unwrap();
         let rows = section.lines().skip_while(|line| !line.starts_with("| ---"));
         rows.skip(1).take_while(|line| line.starts_with('|')).collect()
+    }
+
+    /// A propagator that nobody may ask anything.
+    #[derive(Debug)]
+    struct Unasked;
+
+    impl Propagator for Unasked {
+        fn context_of(&self, _: &Span) -> Option<TraceContext> {
+            panic!("asked for a context");
+        }
+
+        fn set_parent(&self, _: &Span, _: &TraceContext) {
+            panic!("told of a parent");
+        }
+
+        fn link(&self, _: &Span, _: &TraceContext) {
+            panic!("told of a link");
+        }
+    }
+
+    #[test]
+    fn should_do_nothing_when_nobody_subscribes() {
+        let topic = TopicName::parse("orders").unwrap();
+        let group = GroupName::parse("billing").unwrap();
+        let id = MessageId::from_uuid(Uuid::from_u128(1));
+        let mut message = Message::new(id, topic.clone(), DateTime::UNIX_EPOCH, Bytes::new());
+        let traceparent = HeaderValue::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        message.trace = Some(TraceContext::new(traceparent.unwrap(), None));
+        let messages = [message];
+        let called = Called {
+            system: "memory",
+            group: &group,
+            messages: &messages,
+            round: 1,
+            inline: 1,
+            is_first: true,
+        };
+        for span in [
+            publish(&Unasked, "memory", "outbox", &messages),
+            send(&Unasked, "memory", &messages),
+            process(&Unasked, called),
+            settle("memory", &group, &topic, 1),
+        ] {
+            assert!(span.is_disabled());
+            fail(&span, "error");
+        }
     }
 
     #[test]
