@@ -53,6 +53,7 @@ metrics_table! {
     TASK_FAILED = "headless_task_failed_total";
     /// Counter: times that the store had given this node up.
     NODE_LOST = "headless_node_lost_total";
-    /// Counter: nodes that this one has buried.
-    NODE_BURIED = "headless_node_buried_total";
+    /// Counter: what this node noticed of nodes, by reason: `joined` and `left` of itself, `suspected`, `recovered` and `died`
+    /// of others.
+    NODE_CHANGED = "headless_node_changed_total";
 }

@@ -38,6 +38,8 @@ pub(crate) struct Group {
     pub(crate) store: Option<InboxParts>,
     /// How often the park is polled; `None` where no store is used.
     pub(crate) pickup_poll: Option<Duration>,
+    /// How often owners that died are buried; `None` where nobody watches over them, and their leases end.
+    pub(crate) burials_each: Option<Duration>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) topics: BTreeMap<TopicName, Arc<Topic>>,
     pub(crate) permits: Permits,
@@ -63,6 +65,7 @@ pub(crate) struct GroupParts {
     pub(crate) form: Inbox,
     pub(crate) store: Option<InboxParts>,
     pub(crate) has_pulse: bool,
+    pub(crate) burials_each: Option<Duration>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) handlers: BTreeMap<TopicName, (TopicOrder, Vec<Handler>)>,
     pub(crate) environment: Environment,
@@ -81,6 +84,7 @@ impl Group {
             form,
             store,
             has_pulse,
+            burials_each,
             transport,
             handlers,
             environment,
@@ -119,6 +123,7 @@ impl Group {
         let poll = effective_poll(settings.park_poll, has_pulse);
         Self {
             pickup_poll: store.as_ref().map(|_| poll),
+            burials_each,
             permits: Permits::new(settings.concurrency),
             counters: Counters::default(),
             watch: Watch::new(
