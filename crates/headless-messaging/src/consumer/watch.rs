@@ -348,3 +348,6 @@ struct Renewal {
     asked_at: Duration,
     outcome: Result<Settled>,
 }
+
+#[cfg(test)]
+mod tests;
