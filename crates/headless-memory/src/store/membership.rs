@@ -75,10 +75,10 @@ impl NodeTable {
 }
 
 impl State {
-    /// Ends an incarnation that is overdue, and frees the claims of its owner.
-    fn bury_node(&mut self, number: u64, now: Duration) -> Option<Buried> {
+    /// Ends an incarnation in this state, and frees the claims of its owner.
+    fn end_node(&mut self, number: u64, state: NodeState, now: Duration) -> Option<Buried> {
         let node = self.nodes.nodes.get_mut(&number)?;
-        node.ended = Some((NodeState::Dead, now));
+        node.ended = Some((state, now));
         let owner = node.registration.owner;
         let label = node.registration.node.clone();
         let of_outbox = self.outbox.release_owner(owner);
@@ -107,7 +107,7 @@ impl MembershipStore for Memory {
                 .collect();
             for (number, overdue) in earlier {
                 if overdue {
-                    state.bury_node(number, now);
+                    state.end_node(number, NodeState::Dead, now);
                 } else if let Some(node) = state.nodes.nodes.get_mut(&number) {
                     node.ended = Some((NodeState::Left, now));
                 }
@@ -141,11 +141,12 @@ impl MembershipStore for Memory {
     async fn leave(&self, owner: Owner, incarnation: Incarnation) -> Result<bool> {
         self.link.check("leave").await?;
         Ok(self.server.database.write(|state, now| {
-            let Some(node) = state.nodes.live(owner, incarnation, now) else {
+            if state.nodes.live(owner, incarnation, now).is_none() {
                 return false;
-            };
-            node.ended = Some((NodeState::Left, now));
-            true
+            }
+            state
+                .end_node(incarnation.get(), NodeState::Left, now)
+                .is_some()
         }))
     }
 
@@ -161,7 +162,7 @@ impl MembershipStore for Memory {
                 .collect();
             overdue
                 .into_iter()
-                .filter_map(|number| state.bury_node(number, now))
+                .filter_map(|number| state.end_node(number, NodeState::Dead, now))
                 .collect()
         }))
     }
