@@ -75,11 +75,7 @@ fn should_find_a_parked_key_that_is_forgotten_on_take_over() {
 
 #[test]
 fn should_find_a_consumer_that_goes_on_when_its_life_is_over() {
-    must_be_found(
-        "life ignored",
-        &planted(Plant::LifeIgnored),
-        &[Rule::OneOwner],
-    );
+    must_be_found("life ignored", &planted(Plant::LifeIgnored), &[Rule::OneOwner]);
 }
 
 #[test]

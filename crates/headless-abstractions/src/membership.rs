@@ -296,8 +296,9 @@ impl Buried {
 #[async_trait]
 pub trait MembershipStore: Debug + Send + Sync + 'static {
     /// Makes a node visible and alive, and answers its incarnation, which is greater than every one before. An owner has
-    /// one live incarnation at most: an earlier one of it that still lives has left by this, and keeps its claims; one
-    /// that has been silent for too long is dead, and its claims are freed as by [`bury`](Self::bury).
+    /// one live incarnation at most: an earlier one of it that still lives has left by this, and keeps its claims, since
+    /// this call may be one that was given up and comes late. Where none lives, buried or not, everything that the owner
+    /// holds is freed as by [`bury`](Self::bury), what it claimed after its burial too.
     ///
     /// One atomic step. Blocks for a round trip. Dropping the future may leave the node registered; it falls silent then.
     ///

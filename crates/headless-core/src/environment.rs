@@ -94,10 +94,7 @@ impl Environment {
     pub async fn lost(&self, asked: Asked) {
         let mut changes = self.life.listen();
         loop {
-            let left = self
-                .life
-                .until_of(asked)
-                .saturating_sub(self.clock.monotonic());
+            let left = self.life.until_of(asked).saturating_sub(self.clock.monotonic());
             if left.is_zero() {
                 return;
             }

@@ -110,7 +110,9 @@ impl Messaging {
     /// Keeps this node among those of its store, and pauses every group that uses the store while that may have given the
     /// node up.
     fn follow_life(&mut self) {
-        let Some(membership) = &self.membership else { return };
+        let Some(membership) = &self.membership else {
+            return;
+        };
         let environment = &self.environment;
         let groups: Vec<Arc<Group>> = self
             .consumers

@@ -12,8 +12,7 @@ use std::{
 };
 
 use headless_abstractions::{
-    Claim, ClaimOutbox, Error, InFlight, Message, OutboxRow, OutboxStore, Result, Sent, Settled,
-    Transport,
+    Claim, ClaimOutbox, Error, InFlight, Message, OutboxRow, OutboxStore, Result, Sent, Settled, Transport,
 };
 use headless_core::{Backoff, CrashPoint, Environment, Next, TaskSpec, metric};
 use tokio::task::JoinHandle;

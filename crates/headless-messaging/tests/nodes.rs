@@ -145,7 +145,12 @@ async fn process(
         }
     };
     let consumer = Consumer::group("billing").on(handle).inbox(inbox);
-    plan.consumer(consumer.timeout(60 * MINUTE).lease(60 * MINUTE).visibility(5 * SECOND));
+    plan.consumer(
+        consumer
+            .timeout(60 * MINUTE)
+            .lease(60 * MINUTE)
+            .visibility(5 * SECOND),
+    );
     let messaging = Messaging::start(plan).await.unwrap();
     Process {
         messaging,
@@ -216,7 +221,9 @@ async fn should_ask_for_nothing_while_the_store_may_have_given_the_node_up() {
         ann.messaging.relay().unwrap().run_once().await.unwrap(),
         headless_core::Next::Wait
     );
-    let outbox = headless_abstractions::OutboxQueries::stats(&server).await.unwrap();
+    let outbox = headless_abstractions::OutboxQueries::stats(&server)
+        .await
+        .unwrap();
     assert_eq!(outbox.total(), 1, "{outbox:?}");
     tokio::time::sleep(2 * MINUTE).await;
     assert!(seen.began.lock().unwrap().is_empty(), "{seen:?}");

@@ -52,7 +52,8 @@ begin
 end
 $$;
 
--- Registers a node, and ends what is open of its owner: dead if it was silent for too long, left otherwise.
+-- Registers a node, and ends what is open of its owner: dead if it was silent for too long, left otherwise. Unless one
+-- lived, everything that the owner holds is free, what it claimed after its burial too.
 create function {schema}.node_register(
     p_owner uuid, p_service text, p_label text, p_suspect_after bigint, p_dead_after bigint, p_facts text
 ) returns bigint
@@ -69,7 +70,7 @@ begin
     set ended = case when clock_timestamp() - n.heard_at >= n.dead_after then 2 else 3 end, ended_at = clock_timestamp()
     where n.owner = p_owner and n.ended is null
     returning n.ended = 2 into v_dead;
-    if v_dead then
+    if v_dead is distinct from false then
         perform {schema}.node_free(p_owner);
     end if;
     insert into {schema}.node (owner, service, label, suspect_after, dead_after, facts)

@@ -12,8 +12,8 @@ use crate::{
     inbox::worker::Worker,
     mutation::Mutation::{
         BeatEveryone, BuryReborn, DeathFreesEveryone, DeathFreesStrangers, DeathKeepsClaims,
-        DeathReturnsRounds, DeathToldTwice, LateLeaveFrees, LeaveForgotten, LeaveKeepsClaims, RebirthKeepsClaims,
-        SuspicionFrees,
+        DeathReturnsRounds, DeathToldTwice, LateLeaveFrees, LeaveForgotten, LeaveKeepsClaims,
+        RebirthKeepsClaims, SuspicionFrees,
     },
     outbox::{
         node::{nothing_lost, outlast_lease},
@@ -53,6 +53,11 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
             "an owner that was dead begins without the claims of its former life, and keeps those it makes then"
         )
         .catching(&[BuryReborn, RebirthKeepsClaims]),
+        case!(
+            should_free_what_it_claimed_after_its_burial_when_it_registers_anew,
+            "what an owner claims between its burial and its next registration is free then"
+        )
+        .catching(&[RebirthKeepsClaims]),
         case!(
             should_free_what_it_still_held_when_it_says_good_bye,
             "what a node still holds when it leaves is free at once, whatever its leases"
@@ -275,12 +280,43 @@ async fn should_free_the_claims_of_its_former_life_when_a_dead_owner_registers_a
     nothing_lost(&member.node.outbox.ack(owner(1), &claims(&now)).await?)
 }
 
+async fn should_free_what_it_claimed_after_its_burial_when_it_registers_anew<F: StoreFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    let member = Member::join(cx).await?;
+    member.register(owner(1), cx.lease()).await?;
+    outlast_lease(cx).await;
+    ensure_eq!(
+        owners(&member.membership.bury(10).await?),
+        vec![owner(1)],
+        "who is buried"
+    );
+    // It does not know yet.
+    member.node.outbox.append(&[message(1)]).await?;
+    let held = member.node.claim(owner(1), 1).await?;
+    ensure_eq!(numbers(&held), vec![1], "what the outbox hands out");
+    member.register_for_long(owner(1)).await?;
+    let late = member.node.outbox.ack(owner(1), &claims(&held)).await?;
+    ensure_eq!(
+        late,
+        Settled::without(claims(&held)),
+        "a claim of its former life"
+    );
+    ensure_eq!(
+        numbers(&member.node.claim(owner(2), 1).await?),
+        vec![1],
+        "what the outbox hands out again"
+    );
+    Ok(())
+}
+
 async fn should_free_what_it_still_held_when_it_says_good_bye<F: StoreFixture>(cx: &Cx<F>) -> CaseResult {
     let (leaver, heir) = (Member::join(cx).await?, Member::join(cx).await?);
     let incarnation = leaver.register_for_long(owner(1)).await?;
     leaver.node.outbox.append(&[message(1)]).await?;
     let sent = leaver.node.claim(owner(1), 1).await?;
-    let Admission::Run { epoch: running, .. } = Worker::new(&leaver.node, owner(1)).admit(&message(2)).await?
+    let Admission::Run { epoch: running, .. } =
+        Worker::new(&leaver.node, owner(1)).admit(&message(2)).await?
     else {
         fail!("the first admission does not run");
     };

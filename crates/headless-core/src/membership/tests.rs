@@ -54,7 +54,12 @@ impl MembershipStore for Told {
             // Behind a lock that nobody gives back.
             std::future::pending::<()>().await;
         }
-        Ok(vec![Buried::new(Incarnation::new(7), Owner::from_bits(7), "bob", 1)])
+        Ok(vec![Buried::new(
+            Incarnation::new(7),
+            Owner::from_bits(7),
+            "bob",
+            1,
+        )])
     }
 
     async fn forget(&self, older_than: Duration, _: usize) -> Result<u64> {
@@ -127,10 +132,7 @@ async fn should_lose_what_it_held_and_register_anew_when_the_store_gave_it_up() 
     membership.beat().await.unwrap();
     listener.woken().await;
     let now = environment.clock.monotonic();
-    assert!(
-        !environment.life.allows(asked, now),
-        "a claim of its former life"
-    );
+    assert!(!environment.life.allows(asked, now), "a claim of its former life");
     assert!(
         environment.life.allows(environment.ask(), now),
         "what it claims from here on"
@@ -190,10 +192,7 @@ async fn should_beat_on_when_a_burial_takes_for_ever() {
     let (environment, store, membership) = joined().await;
     store.buries.store(true, Ordering::SeqCst);
     let stop = CancellationToken::new();
-    let _running = (
-        membership.run(stop.clone()),
-        membership.run_burials(stop.clone()),
-    );
+    let _running = (membership.run(stop.clone()), membership.run_burials(stop.clone()));
     tokio::time::sleep(101 * SECOND).await;
     let beats = lock(&store.facts).len();
     assert!((11..=21).contains(&beats), "{beats} heartbeats");

@@ -81,16 +81,15 @@ impl State {
         node.ended = Some((state, now));
         let owner = node.registration.owner;
         let label = node.registration.node.clone();
+        let freed = self.free_owner(owner, now);
+        Some(Buried::new(Incarnation::new(number), owner, label, freed))
+    }
+
+    fn free_owner(&mut self, owner: Owner, now: Duration) -> u64 {
         let of_outbox = self.outbox.release_owner(owner);
         let (inbox, view) = self.inbox(now);
         // The round counts: else a message that kills its process would never come to its last one.
-        let of_inbox = inbox.release_owner(owner, AttemptUse::Consume, &view);
-        Some(Buried::new(
-            Incarnation::new(number),
-            owner,
-            label,
-            of_outbox + of_inbox,
-        ))
+        of_outbox + inbox.release_owner(owner, AttemptUse::Consume, &view)
     }
 }
 
@@ -105,12 +104,15 @@ impl MembershipStore for Memory {
                 .filter(|(_, node)| node.registration.owner == registration.owner && node.ended.is_none())
                 .map(|(number, node)| (*number, node.is_overdue(now)))
                 .collect();
+            let lives = earlier.iter().any(|(_, overdue)| !overdue);
             for (number, overdue) in earlier {
-                if overdue {
-                    state.end_node(number, NodeState::Dead, now);
-                } else if let Some(node) = state.nodes.nodes.get_mut(&number) {
-                    node.ended = Some((NodeState::Left, now));
+                if let Some(node) = state.nodes.nodes.get_mut(&number) {
+                    let how = if overdue { NodeState::Dead } else { NodeState::Left };
+                    node.ended = Some((how, now));
                 }
+            }
+            if !lives {
+                state.free_owner(registration.owner, now);
             }
             state.nodes.last += 1;
             let number = state.nodes.last;
@@ -144,9 +146,7 @@ impl MembershipStore for Memory {
             if state.nodes.live(owner, incarnation, now).is_none() {
                 return false;
             }
-            state
-                .end_node(incarnation.get(), NodeState::Left, now)
-                .is_some()
+            state.end_node(incarnation.get(), NodeState::Left, now).is_some()
         }))
     }
 

@@ -171,7 +171,12 @@ impl<'a> Batch<'a> {
             let Some(pass) = self.topic.pass_circuit(self.group, &mut permit, &revoked).await else {
                 return self.all_alone();
             };
-            if self.entries.iter().filter_map(|entry| entry.hold.as_ref()).any(HoldGuard::is_lost) {
+            if self
+                .entries
+                .iter()
+                .filter_map(|entry| entry.hold.as_ref())
+                .any(HoldGuard::is_lost)
+            {
                 // While the call waited: what is called now could not be marked.
                 return self.all_alone();
             }

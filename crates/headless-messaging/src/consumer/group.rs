@@ -9,7 +9,7 @@ use std::{
 use headless_abstractions::{
     Arrival, GroupName, InboxParts, Message, PartitionKey, TopicName, TopicOrder, Transport,
 };
-use headless_core::{Codecs, Environment, Life, State, Verdict, metric};
+use headless_core::{Codecs, Environment, State, Verdict, metric};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -121,17 +121,17 @@ impl Group {
             .collect();
         let store = store.filter(|_| form != Inbox::Off);
         let poll = effective_poll(settings.park_poll, has_pulse);
-        let life = if planted!(planted, LifeIgnored) {
-            Life::endless()
-        } else {
-            environment.life.clone()
-        };
         Self {
             pickup_poll: store.as_ref().map(|_| poll),
             burials_each,
             permits: Permits::new(settings.concurrency),
             counters: Counters::default(),
-            watch: Watch::new(environment.clock.clone(), life, settings.lease),
+            watch: Watch::new(
+                environment.clock.clone(),
+                environment.life.clone(),
+                settings.lease,
+                planted,
+            ),
             stopping,
             cancelled: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -158,9 +158,7 @@ impl Group {
     /// The arrival with which the store is asked whether a message may run.
     pub(crate) fn asked(&self, topic: &Topic, arrival: &Arrival) -> Arrival {
         let mut arrival = arrival.clone();
-        if planted!(self.planted, ParkedKeyForgotten)
-            && !topic.parked_here(arrival.key.as_ref())
-        {
+        if planted!(self.planted, ParkedKeyForgotten) && !topic.parked_here(arrival.key.as_ref()) {
             arrival.key = None;
         }
         arrival

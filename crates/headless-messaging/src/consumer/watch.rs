@@ -15,7 +15,10 @@ use headless_core::{Asked, Life, metric};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::consumer::Deadline;
+use crate::{
+    consumer::Deadline,
+    plant::{Planted, planted},
+};
 
 /// A call that has been told to end and has not ended after this is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
@@ -29,6 +32,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     life: Life,
     lease: Duration,
+    planted: Planted,
     next_id: AtomicU64,
     state: Mutex<State>,
     sooner: Notify,
@@ -51,10 +55,13 @@ struct Held {
     lost: CancellationToken,
 }
 
-impl Held {
-    /// Past this it may be another's: its lease has ended, or its owner's life.
-    fn ends_at(&self, life: &Life) -> Duration {
-        self.valid_until.min(life.until_of(self.asked))
+impl Shared {
+    /// Past this a hold may be another's: its lease has ended, or its owner's life.
+    fn ends_at(&self, held: &Held) -> Duration {
+        if planted!(self.planted, LifeIgnored) {
+            return held.valid_until;
+        }
+        held.valid_until.min(self.life.until_of(held.asked))
     }
 }
 
@@ -117,11 +124,12 @@ impl Drop for CallGuard {
 }
 
 impl Watch {
-    pub(crate) fn new(clock: Arc<dyn Clock>, life: Life, lease: Duration) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, life: Life, lease: Duration, planted: Planted) -> Self {
         Self(Arc::new(Shared {
             clock,
             life,
             lease,
+            planted,
             next_id: AtomicU64::new(0),
             state: Mutex::default(),
             sooner: Notify::new(),
@@ -142,7 +150,7 @@ impl Watch {
             valid_until: self.valid_until(asked.at()),
             lost: lost.clone(),
         };
-        let ends_at = held.ends_at(&self.0.life);
+        let ends_at = self.0.ends_at(&held);
         let too_late = self.with(|state| {
             state.holds.insert(id, held);
             ends_at < state.wakes_at
@@ -267,7 +275,7 @@ impl Watch {
     /// Ends calls past their deadline and holds past their validity; reports calls that do not end.
     fn end_overdue(&self, group: &GroupName, now: Duration) {
         self.with(|state| {
-            let is_over = |held: &&Held| held.ends_at(&self.0.life) <= now;
+            let is_over = |held: &&Held| self.0.ends_at(held) <= now;
             for held in state.holds.values().filter(is_over) {
                 held.lost.cancel();
             }
@@ -306,7 +314,7 @@ impl Watch {
                 .holds
                 .values()
                 .filter(|held| !held.lost.is_cancelled())
-                .map(|held| held.ends_at(&self.0.life));
+                .map(|held| self.0.ends_at(held));
             // Deadlines may be extended and are then found too early, which costs a turn of the loop and nothing else.
             let wake_at = calls.chain(holds).fold(next_renewal, Duration::min);
             let pause = wake_at
@@ -321,7 +329,7 @@ impl Watch {
         let now = self.now();
         self.with(|state| {
             let held = state.holds.get(&id);
-            held.is_none_or(|held| held.ends_at(&self.0.life) <= now)
+            held.is_none_or(|held| self.0.ends_at(held) <= now)
         })
     }
 

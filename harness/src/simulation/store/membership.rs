@@ -48,9 +48,12 @@ impl MembershipStore for SimStore {
             MembershipStore::bury(&self.memory, limit).await
         };
         let tell = |buried: &Vec<Buried>| {
-            self.gate
-                .count(|stats| stats.burials += buried.len() as u64);
-            list(buried.iter().map(|death| format!("{}@{} {}", death.node, death.incarnation, death.freed)))
+            self.gate.count(|stats| stats.burials += buried.len() as u64);
+            list(
+                buried
+                    .iter()
+                    .map(|death| format!("{}@{} {}", death.node, death.incarnation, death.freed)),
+            )
         };
         self.gate.call(Op::any("bury the dead"), call, tell).await
     }
@@ -63,9 +66,8 @@ impl MembershipStore for SimStore {
 
     async fn list(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<NodeEntry>> {
         let call = MembershipStore::list(&self.memory, after, limit);
-        let tell = |page: &Page<NodeEntry>| {
-            list(page.items.iter().map(|node| format!("{node} {}", node.state)))
-        };
+        let tell =
+            |page: &Page<NodeEntry>| list(page.items.iter().map(|node| format!("{node} {}", node.state)));
         self.gate.call(Op::before("list nodes"), call, tell).await
     }
 }

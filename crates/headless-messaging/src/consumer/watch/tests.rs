@@ -18,7 +18,8 @@ async fn watch() -> (Watch, Environment, Membership) {
     let store = Arc::new(Memory::new());
     let membership = Membership::join(&environment, store, "orders", MembershipConfig::default());
     let membership = membership.await.unwrap();
-    let watch = Watch::new(environment.clock.clone(), environment.life.clone(), LEASE);
+    let (clock, life) = (environment.clock.clone(), environment.life.clone());
+    let watch = Watch::new(clock, life, LEASE, Planted::default());
     let group = GroupName::parse("billing").unwrap();
     let running = watch
         .clone()
