@@ -388,12 +388,20 @@ mutations! {
         DeathReturnsRounds,
         /// A burial frees everyone's claims.
         DeathFreesEveryone,
+        /// A burial frees what those hold who never registered, too.
+        DeathFreesStrangers,
         /// A burial frees what the suspected hold, too.
         SuspicionFrees,
         /// A death is told by every burial after it.
         DeathToldTwice,
         /// Who registered anew after its death is buried for its former life.
         BuryReborn,
+        /// Who registers anew after its death keeps the claims of its former life.
+        RebirthKeepsClaims,
+        /// Who leaves keeps what it holds.
+        LeaveKeepsClaims,
+        /// A good-bye of an incarnation that has ended frees what its owner holds now.
+        LateLeaveFrees,
     }
 }
 

@@ -1,8 +1,9 @@
 //! The simulation: core on virtual time over memory, where one seed decides everything that may happen.
 //!
-//! A run has a few nodes, each with a relay and the consumers of two groups, over one memory server. The seed draws
-//! what producers publish, what handlers do, how long every driver call takes and which of them fail, and which nodes
-//! crash, freeze past their leases, join and leave. Every call is recorded where it takes effect, and at the end
+//! A run has a few nodes, each with a relay and the consumers of two groups, over one memory server that, in most runs,
+//! watches over them. The seed draws what producers publish, what handlers do, how long every driver call takes, which of
+//! them fail and which lose their answers; which nodes crash, freeze past their leases and their deaths, join and leave; and
+//! whose wall clock is off, or stepped. Every call is recorded where it takes effect, and at the end
 //! the history is judged: see [`Rule`] for the promises.
 //!
 //! A run is a function of its seed: [`Outcome::trace_hash`] is the same each time, and a seed that fails is replayed
@@ -45,6 +46,9 @@ pub struct SimConfig {
     /// Whether the store forgets to compare the epoch when a hold is renewed.
     #[cfg(feature = "planted-bugs")]
     pub epoch_dropped_on_renew: bool,
+    /// Whether what suspected nodes hold is taken from them, as if they were dead.
+    #[cfg(feature = "planted-bugs")]
+    pub suspected_are_buried: bool,
 }
 
 impl Default for SimConfig {
@@ -56,6 +60,8 @@ impl Default for SimConfig {
             planted: Planted::default(),
             #[cfg(feature = "planted-bugs")]
             epoch_dropped_on_renew: false,
+            #[cfg(feature = "planted-bugs")]
+            suspected_are_buried: false,
         }
     }
 }
@@ -94,6 +100,14 @@ impl SimConfig {
     #[must_use]
     pub const fn with_epoch_dropped_on_renew(mut self) -> Self {
         self.epoch_dropped_on_renew = true;
+        self
+    }
+
+    /// With a store that takes from suspected nodes what they hold.
+    #[cfg(feature = "planted-bugs")]
+    #[must_use]
+    pub const fn with_suspected_buried(mut self) -> Self {
+        self.suspected_are_buried = true;
         self
     }
 }

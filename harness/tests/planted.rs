@@ -74,6 +74,17 @@ fn should_find_a_parked_key_that_is_forgotten_on_take_over() {
 }
 
 #[test]
+fn should_find_a_consumer_that_goes_on_when_its_life_is_over() {
+    must_be_found("life ignored", &planted(Plant::LifeIgnored), &[Rule::OneOwner]);
+}
+
+#[test]
+fn should_find_a_store_that_takes_from_the_suspected_what_they_hold() {
+    let config = SimConfig::default().with_suspected_buried();
+    must_be_found("suspected nodes buried", &config, &[Rule::OneOwner]);
+}
+
+#[test]
 fn should_find_an_epoch_that_is_dropped_on_renew() {
     let config = SimConfig::default().with_epoch_dropped_on_renew();
     must_be_found("epoch dropped on renew", &config, &[Rule::OneOwner]);

@@ -11,7 +11,7 @@ use std::{
 
 use headless_harness::simulation::{Outcome, SimConfig, simulate};
 
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 2_000;
 
 /// Panics of core's own tasks; those of simulated handlers pass the hook by.
 static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -63,6 +63,13 @@ fn should_keep_every_promise_whatever_the_seed() {
     assert!(sum(|outcome| outcome.stats.freezes) > SEEDS / 2);
     assert!(sum(|outcome| outcome.stats.leaves) > SEEDS / 5);
     assert!(sum(|outcome| outcome.stats.effects) > 60 * SEEDS);
+    assert!(sum(|outcome| outcome.stats.steps) > SEEDS / 2);
+    assert!(sum(|outcome| outcome.stats.burials) > SEEDS);
+    let nodes = |outcome: &Outcome| outcome.stats.joins * u64::from(outcome.stats.registrations > 0);
+    assert!(
+        sum(|outcome| outcome.stats.registrations) > sum(nodes),
+        "nobody registered anew"
+    );
 }
 
 #[test]

@@ -296,8 +296,9 @@ impl Buried {
 #[async_trait]
 pub trait MembershipStore: Debug + Send + Sync + 'static {
     /// Makes a node visible and alive, and answers its incarnation, which is greater than every one before. An owner has
-    /// one live incarnation at most: an earlier one of it that still lives has left by this, and keeps its claims; one
-    /// that has been silent for too long is dead, and its claims are freed as by [`bury`](Self::bury).
+    /// one live incarnation at most: an earlier one of it that still lives has left by this, and keeps its claims, since
+    /// this call may be one that was given up and comes late. Where none lives, buried or not, everything that the owner
+    /// holds is freed as by [`bury`](Self::bury), what it claimed after its burial too.
     ///
     /// One atomic step. Blocks for a round trip. Dropping the future may leave the node registered; it falls silent then.
     ///
@@ -315,8 +316,8 @@ pub trait MembershipStore: Debug + Send + Sync + 'static {
     /// `Unavailable`, `Timeout`, `Denied`, `Closed`.
     async fn heartbeat(&self, owner: Owner, incarnation: Incarnation, facts: &NodeFacts) -> Result<Beat>;
 
-    /// Says good-bye; `false` when this incarnation had ended already, or was never there. What the owner still holds
-    /// stays with it until its leases end: it gives that back first.
+    /// Says good-bye, and frees at once what the owner still holds, as [`bury`](Self::bury) does: whoever leaves acts on
+    /// nothing any more. `false` when this incarnation had ended already, or was never there; nothing is changed then.
     ///
     /// One atomic step. Blocks for a round trip.
     ///
@@ -329,8 +330,9 @@ pub trait MembershipStore: Debug + Send + Sync + 'static {
     /// counts, so that a message which kills its process is counted. Claims of suspected nodes are not touched. Answers
     /// each death once, to one caller.
     ///
-    /// Atomic for each node. Any number of callers at once are safe. Blocks for a round trip. A row that a transaction of
-    /// the dead node still locks is left to the end of its lease.
+    /// Atomic for each node: who was buried before a call fails, or is given up, stays buried, and is told to nobody. Any
+    /// number of callers at once are safe. Blocks for a round trip for each death, and for nobody's lock: a row that a
+    /// transaction of the dead node still locks is left to the end of its lease.
     ///
     /// # Errors
     /// `Invalid` for a limit of 0, or above 1 000; `Unavailable`, `Timeout`, `Denied`, `Closed`.

@@ -6,7 +6,7 @@ use headless_abstractions::{Clock, MessageId, Owner, Random};
 use uuid::Builder;
 
 use crate::{
-    Background, Life, Spawner, SystemClock, SystemRandom, Wakeups,
+    Asked, Background, Life, Spawner, SystemClock, SystemRandom, Wakeups,
     trace::{NoPropagator, Propagator},
 };
 
@@ -69,6 +69,48 @@ impl Environment {
             spawner,
             node,
         )
+    }
+
+    /// Something is asked of the store now; call it before it is sent.
+    #[must_use]
+    pub fn ask(&self) -> Asked {
+        self.life.ask(self.clock.monotonic())
+    }
+
+    /// Whether this process may claim something now.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !self.life.is_over(self.clock.monotonic())
+    }
+
+    /// Returns when this process may claim something: at once, as a rule.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn alive(&self) {
+        let mut changes = self.life.listen();
+        while !self.is_alive() {
+            changes.woken().await;
+        }
+    }
+
+    /// Returns when what was asked for then may not be acted upon any more. Never, where no store watches over its nodes.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn lost(&self, asked: Asked) {
+        let mut changes = self.life.listen();
+        loop {
+            let left = self.life.until_of(asked).saturating_sub(self.clock.monotonic());
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = changes.woken() => {}
+                () = tokio::time::sleep(left) => {}
+            }
+        }
     }
 
     /// A new message id: a UUIDv7 of the environment's clock and randomness.

@@ -1,38 +1,89 @@
 //! Until when this process may act on what it has claimed, where a store watches over its nodes.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use tokio::sync::watch;
+use crate::{Listener, Signal};
 
 /// Until when this process may act on what it has claimed.
 ///
 /// A store that watches over its nodes frees the claims of those that are silent for too long. So a claim is worth nothing
 /// here from when that may have happened: later than the last accepted heartbeat allows, or when the claim was asked for
 /// in a former life. All times are of the environment's monotonic clock. Without such a store it lasts for ever.
+///
+/// Clones are handles on one life.
 #[derive(Clone, Debug)]
-pub struct Life(watch::Sender<Span>);
+pub struct Life(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    span: Mutex<Span>,
+    /// Its listeners are woken in the order of their waits, so that a simulation can replay it.
+    changed: Signal,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
-    began: Duration,
+    /// Which life of this process it is.
+    number: u64,
     until: Duration,
+}
+
+/// When something was asked of the store, and in which life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    at: Duration,
+    life: u64,
+}
+
+impl Asked {
+    /// When, by the monotonic clock.
+    #[must_use]
+    pub const fn at(self) -> Duration {
+        self.at
+    }
 }
 
 impl Life {
     /// A life without an end.
     #[must_use]
     pub fn endless() -> Self {
-        Self(watch::Sender::new(Span {
-            began: Duration::ZERO,
-            until: Duration::MAX,
+        Self(Arc::new(Shared {
+            span: Mutex::new(Span {
+                number: 0,
+                until: Duration::MAX,
+            }),
+            changed: Signal::default(),
         }))
     }
 
-    /// Whether a claim that was asked for at `asked_at` may be acted upon at `now`.
+    /// Something is asked for now; call it before it is sent.
     #[must_use]
-    pub fn allows(&self, asked_at: Duration, now: Duration) -> bool {
-        let span = *self.0.borrow();
-        asked_at >= span.began && now < span.until
+    pub fn ask(&self, now: Duration) -> Asked {
+        Asked {
+            at: now,
+            life: self.span().number,
+        }
+    }
+
+    /// Whether a claim that was asked for then may be acted upon at `now`.
+    #[must_use]
+    pub fn allows(&self, asked: Asked, now: Duration) -> bool {
+        now < self.until_of(asked)
+    }
+
+    /// Until when a claim that was asked for then may be acted upon, unless the life is prolonged: zero when it was asked
+    /// for in a former one.
+    #[must_use]
+    pub fn until_of(&self, asked: Asked) -> Duration {
+        let span = self.span();
+        if asked.life == span.number {
+            span.until
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Whether it is over: nothing is to be claimed until another begins.
@@ -44,46 +95,44 @@ impl Life {
     /// When it ends, unless it is prolonged.
     #[must_use]
     pub fn until(&self) -> Duration {
-        self.0.borrow().until
+        self.span().until
     }
 
-    /// Whoever waits for it to be prolonged, to end, or to begin anew.
+    /// Is woken when it is prolonged, ends, or begins anew.
     #[must_use]
-    pub fn listen(&self) -> LifeListener {
-        LifeListener(self.0.subscribe())
+    pub fn listen(&self) -> Listener {
+        self.0.changed.listen()
     }
 
-    /// Begins anew: what was asked for before `began` is lost.
-    pub(crate) fn begin(&self, began: Duration, until: Duration) {
-        self.0.send_replace(Span { began, until });
+    /// Begins anew: what was asked for until now is lost. Whoever begins it knows that the store has ended the former
+    /// one: a claim that was asked for meanwhile may have been freed with it.
+    pub(crate) fn begin(&self, until: Duration) {
+        self.change(|span| {
+            *span = Span {
+                number: span.number + 1,
+                until,
+            };
+        });
     }
 
     /// Lasts until then, or longer.
     pub(crate) fn prolong(&self, until: Duration) {
-        self.0.send_if_modified(|span| {
-            let longer = until > span.until;
-            span.until = span.until.max(until);
-            longer
-        });
+        self.change(|span| span.until = span.until.max(until));
     }
 
     /// Ends now: nothing that was claimed so far may be acted upon.
     pub(crate) fn end(&self) {
-        self.0.send_modify(|span| span.until = Duration::ZERO);
+        self.change(|span| span.until = Duration::ZERO);
     }
-}
 
-/// Waits for changes of a [`Life`].
-#[derive(Debug)]
-pub struct LifeListener(watch::Receiver<Span>);
+    fn span(&self) -> Span {
+        *self.0.span.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-impl LifeListener {
-    /// Returns after the next change, or at once after one that nobody has waited for.
-    pub async fn changed(&mut self) {
-        if self.0.changed().await.is_err() {
-            // Nobody is left to change it.
-            std::future::pending::<()>().await;
-        }
+    fn change(&self, f: impl FnOnce(&mut Span)) {
+        // Plain values: valid after any panic.
+        f(&mut self.0.span.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.changed.wake();
     }
 }
 
@@ -98,17 +147,29 @@ mod tests {
     #[test]
     fn should_allow_what_was_asked_for_in_this_life_until_it_ends() {
         let life = Life::endless();
-        assert!(life.allows(Duration::ZERO, secs(1_000_000)));
-        life.begin(secs(10), secs(20));
-        assert!(life.allows(secs(10), secs(19)));
-        assert!(!life.allows(secs(9), secs(19)), "asked for in a former life");
-        assert!(!life.allows(secs(10), secs(20)), "over");
+        let before = life.ask(Duration::ZERO);
+        assert!(life.allows(before, secs(1_000_000)));
+        life.begin(secs(20));
+        let asked = life.ask(secs(10));
+        assert!(life.allows(asked, secs(19)));
+        assert!(!life.allows(before, secs(19)), "asked for in a former life");
+        assert!(!life.allows(asked, secs(20)), "over");
         life.prolong(secs(30));
         life.prolong(secs(25));
-        assert!(life.allows(secs(10), secs(29)) && life.is_over(secs(30)));
+        assert!(life.allows(asked, secs(29)) && life.is_over(secs(30)));
         life.end();
         assert!(life.is_over(Duration::ZERO));
-        life.begin(secs(40), secs(50));
-        assert!(!life.allows(secs(10), secs(41)) && life.allows(secs(40), secs(41)));
+    }
+
+    #[test]
+    fn should_not_allow_what_was_asked_for_while_it_began_anew() {
+        let life = Life::endless();
+        life.begin(secs(20));
+        life.end();
+        // While the registration was on its way, and at the very moment of its answer.
+        let meanwhile = life.ask(secs(40));
+        life.begin(secs(60));
+        assert!(!life.allows(meanwhile, secs(40)));
+        assert!(life.allows(life.ask(secs(40)), secs(40)));
     }
 }

@@ -13,10 +13,19 @@ use headless_abstractions::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::change::{Change, Watched};
 use crate::{Environment, Next, TaskSpec, metric};
 
-/// The most nodes that are buried, or forgotten, with one heartbeat.
-const AT_ONCE: usize = 100;
+mod change;
+
+/// The most nodes that are buried, or forgotten, with one call.
+const AT_ONCE: usize = 20;
+
+/// The most nodes that are looked at for who is suspected.
+const LOOKED_AT: usize = 1_000;
+
+/// How many heartbeats a node must be able to miss at least: one that is lost, or slow, is no death.
+const MISSED: u32 = 4;
 
 /// How a node keeps its membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +35,7 @@ pub struct MembershipConfig {
     pub heartbeat: Duration,
     /// It is suspected when it has been silent for this long. Default 30 s.
     pub suspect_after: Duration,
-    /// It is dead when it has been silent for this long. Default 60 s.
+    /// It is dead when it has been silent for this long, at least four heartbeats. Default 60 s.
     pub dead_after: Duration,
     /// Nodes that have ended are forgotten after this. Default 24 h.
     pub forget_after: Duration,
@@ -66,7 +75,7 @@ impl MembershipConfig {
         self
     }
 
-    /// Checks that each time is longer than the one before it, for start-up.
+    /// Checks that each time is longer than the one before it, and death four heartbeats away, for start-up.
     ///
     /// # Errors
     /// `Invalid`, naming the settings and their bound.
@@ -85,6 +94,14 @@ impl MembershipConfig {
                     "{longer} is {long:?}, it must be longer than {shorter} ({short:?})"
                 ));
             }
+        }
+        let missed = self.heartbeat.saturating_mul(MISSED);
+        if self.dead_after < missed {
+            problems.push(format!(
+                "membership.dead_after is {:?}, it must be at least {MISSED} times membership.heartbeat ({:?}), which \
+                 is {missed:?}",
+                self.dead_after, self.heartbeat
+            ));
         }
         let (least, most) = (Registration::SHORTEST, Registration::LONGEST);
         if self.heartbeat < least {
@@ -117,9 +134,9 @@ type Facts = dyn Fn() -> NodeFacts + Send + Sync;
 
 /// A node among the others of its store. Clones are handles on one.
 ///
-/// It says with each heartbeat that it lives, buries others that are silent for too long, and keeps the environment's
-/// [`Life`](crate::Life). When the store has given it up, its life ends: everything that it holds is lost. It then
-/// registers anew, and goes on.
+/// It says with each heartbeat that it lives, and keeps the environment's [`Life`](crate::Life). When the store has given
+/// it up, its life ends: everything that it holds is lost. It then registers anew, and goes on. Apart from that, so that
+/// it delays no heartbeat, it buries others that are silent for too long.
 #[derive(Clone)]
 pub struct Membership(Arc<Inner>);
 
@@ -130,10 +147,12 @@ struct Inner {
     config: MembershipConfig,
     incarnation: Mutex<Incarnation>,
     facts: Mutex<Arc<Facts>>,
+    watched: Watched,
 }
 
 impl Membership {
     /// Registers the environment's owner. From then on [`run`](Self::run) must follow, before its silence is its death.
+    /// It belongs to it that the dead are buried: [`run_burials`](Self::run_burials).
     ///
     /// # Errors
     /// `Invalid` for settings out of bounds, or labels that no store takes; else what the store answers.
@@ -154,6 +173,7 @@ impl Membership {
             config,
             incarnation: Mutex::new(Incarnation::new(0)),
             facts: Mutex::new(Arc::new(NodeFacts::none)),
+            watched: Watched::default(),
         }));
         membership.register().await?;
         Ok(membership)
@@ -180,7 +200,17 @@ impl Membership {
         })
     }
 
-    /// One heartbeat, and whatever else there is to do among nodes.
+    /// Buries the dead until `stop`, as the background task `burial`, about once for each heartbeat.
+    pub fn run_burials(&self, stop: CancellationToken) -> JoinHandle<()> {
+        let spec = TaskSpec::new("burial", self.0.config.heartbeat);
+        let membership = self.clone();
+        self.0.environment.background.spawn(spec, stop, move || {
+            let membership = membership.clone();
+            async move { membership.bury().await }
+        })
+    }
+
+    /// One heartbeat.
     ///
     /// # Errors
     /// What the store answers; `Timeout` when it answers nothing within a heartbeat's time.
@@ -209,25 +239,52 @@ impl Membership {
                 self.register().await?;
             }
         }
-        for death in self.in_time(store.bury(AT_ONCE)).await? {
-            tracing::warn!(
-                node = %death.node, incarnation = %death.incarnation, freed = death.freed,
-                "a node is dead: what it held is free"
-            );
-            metrics::counter!(metric::NODE_BURIED).increment(1);
-        }
-        self.in_time(store.forget(config.forget_after, AT_ONCE)).await?;
         Ok(Next::Wait)
     }
 
-    /// Says good-bye: after everything that it held is given back.
+    /// Buries who has been silent for too long, forgets who ended long ago, and tells who is suspected.
+    ///
+    /// # Errors
+    /// What the store answers; `Timeout` when it answers nothing within a heartbeat's time. Who was buried meanwhile is.
+    pub async fn bury(&self) -> Result<Next> {
+        let Inner {
+            environment,
+            store,
+            config,
+            watched,
+            ..
+        } = &*self.0;
+        let buried = self.in_time(store.bury(AT_ONCE)).await?;
+        for death in &buried {
+            Change::Died.tell(&death.node, death.incarnation, death.freed);
+        }
+        if buried.iter().any(|death| death.freed > 0) {
+            environment.wakeups.freed().wake();
+        }
+        let forgotten = self.in_time(store.forget(config.forget_after, AT_ONCE)).await?;
+        let nodes = self.in_time(store.list(None, LOOKED_AT)).await?.items;
+        for (change, node) in watched.look(environment.owner, &nodes) {
+            change.tell(&node.node, node.incarnation, 0);
+        }
+        let more = buried.len() >= AT_ONCE || forgotten >= AT_ONCE as u64;
+        Ok(if more { Next::Again } else { Next::Wait })
+    }
+
+    /// Says good-bye, after everything that it held is given back and [`run`](Self::run) has ended: the store frees what
+    /// is left. Nothing may be claimed any more.
     ///
     /// # Errors
     /// What the store answers.
     pub async fn leave(&self) -> Result<()> {
-        let owner = self.0.environment.owner;
-        self.in_time(self.0.store.leave(owner, self.incarnation()))
-            .await?;
+        let environment = &self.0.environment;
+        let incarnation = self.incarnation();
+        environment.life.end();
+        if self
+            .in_time(self.0.store.leave(environment.owner, incarnation))
+            .await?
+        {
+            Change::Left.tell(&environment.node, incarnation, 0);
+        }
         Ok(())
     }
 
@@ -246,10 +303,11 @@ impl Membership {
         let asked_at = environment.clock.monotonic();
         let incarnation = self.in_time(store.register(&registration)).await?;
         *lock(&self.0.incarnation) = incarnation;
-        environment
-            .life
-            .begin(asked_at, asked_at.saturating_add(config.lasts()));
-        tracing::info!(node = %environment.node, %incarnation, "registered");
+        // From the answer on: what was asked for before it may have been freed by the registration. Until as long after
+        // the question as the store's silence began.
+        environment.life.begin(asked_at.saturating_add(config.lasts()));
+        environment.wakeups.freed().wake();
+        Change::Joined.tell(&environment.node, incarnation, 0);
         Ok(())
     }
 

@@ -131,8 +131,8 @@ metrics_table! {
     TASK_FAILED = "headless_task_failed_total", Counter, ["task"];
     /// Times that the store had given this node up.
     NODE_LOST = "headless_node_lost_total", Counter, [];
-    /// Nodes that this one has buried.
-    NODE_BURIED = "headless_node_buried_total", Counter, [];
+    /// What this node noticed of nodes: `joined` and `left` of itself, `suspected`, `recovered` and `died` of others.
+    NODE_CHANGED = "headless_node_changed_total", Counter, ["reason"];
 }
 
 /// Tells the recorder that is installed what each metric is, for its descriptions. Repeating it changes nothing.

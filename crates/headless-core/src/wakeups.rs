@@ -72,6 +72,7 @@ pub struct Wakeups(Arc<Kinds>);
 struct Kinds {
     outbox: Signal,
     parked: Signal,
+    freed: Signal,
 }
 
 impl Wakeups {
@@ -91,6 +92,12 @@ impl Wakeups {
     #[must_use]
     pub fn parked(&self) -> &Signal {
         &self.0.parked
+    }
+
+    /// What others held may be free before its leases have ended: a node was buried.
+    #[must_use]
+    pub fn freed(&self) -> &Signal {
+        &self.0.freed
     }
 }
 

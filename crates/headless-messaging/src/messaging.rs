@@ -36,9 +36,11 @@ pub struct Messaging {
     intake: Vec<AbortOnDropHandle<()>>,
     watches: Vec<AbortOnDropHandle<()>>,
     relaying: Vec<AbortOnDropHandle<()>>,
+    beating: Option<AbortOnDropHandle<()>>,
     stop_intake: CancellationToken,
     stop_relay: CancellationToken,
     stop_watches: CancellationToken,
+    stop_beats: CancellationToken,
 }
 
 impl Messaging {
@@ -93,9 +95,11 @@ impl Messaging {
             intake: Vec::new(),
             watches: Vec::new(),
             relaying: Vec::new(),
+            beating: None,
             stop_intake: CancellationToken::new(),
             stop_relay: CancellationToken::new(),
             stop_watches: CancellationToken::new(),
+            stop_beats: CancellationToken::new(),
         };
         messaging.start_relay(&plan);
         messaging.start_consumers(&plan, checked);
@@ -103,21 +107,26 @@ impl Messaging {
         Ok(messaging)
     }
 
-    /// Pauses every group while the store may have given this node up.
+    /// Keeps this node among those of its store, and pauses every group that uses the store while that may have given the
+    /// node up.
     fn follow_life(&mut self) {
+        let Some(membership) = &self.membership else {
+            return;
+        };
         let environment = &self.environment;
         let groups: Vec<Arc<Group>> = self
             .consumers
             .iter()
             .map(|consumer| consumer.group.clone())
+            .filter(|group| group.store.is_some())
             .collect();
         let following = node::follow_life(environment.clone(), groups, self.stop_watches.clone());
         self.watches
             .push(AbortOnDropHandle::new(environment.spawner.control(following)));
-        if let Some(membership) = &self.membership {
-            let beating = membership.run(self.stop_relay.clone());
-            self.relaying.push(AbortOnDropHandle::new(beating));
-        }
+        let burying = membership.run_burials(self.stop_relay.clone());
+        self.relaying.push(AbortOnDropHandle::new(burying));
+        let beating = membership.run(self.stop_beats.clone());
+        self.beating = Some(AbortOnDropHandle::new(beating));
     }
 
     fn start_relay(&mut self, plan: &Plan) {
@@ -154,6 +163,7 @@ impl Messaging {
         let Some(transport) = &plan.transport else { return };
         let inbox = plan.store.as_ref().and_then(|store| store.inbox.clone());
         let has_pulse = plan.store.as_ref().is_some_and(|store| store.pulse.is_some());
+        let burials_each = self.membership.as_ref().map(|_| plan.membership.heartbeat);
         for group in checked.groups {
             let parts = GroupParts {
                 name: group.name,
@@ -161,6 +171,7 @@ impl Messaging {
                 form: group.form,
                 store: inbox.clone(),
                 has_pulse,
+                burials_each,
                 transport: transport.clone(),
                 handlers: group.handlers,
                 environment: plan.environment.clone(),
@@ -266,11 +277,7 @@ impl Messaging {
         self.watches.clear();
         overdue |= !self.relay_ended().await;
         let released = self.release().await;
-        // What it held is given back, and its last heartbeat is over: from here on it is out, and not dead.
-        let left = match &self.membership {
-            Some(membership) => within(membership.leave()).await,
-            None => Ok(()),
-        };
+        let left = self.leave().await;
         let closed = match &self.transport {
             Some(transport) => within(transport.close()).await,
             None => Ok(()),
@@ -325,6 +332,22 @@ impl Messaging {
         let ended = tokio::time::timeout(AFTER_DEADLINE, all).await.is_ok();
         self.relaying.clear();
         ended
+    }
+
+    /// Says good-bye, where this is a node: what it held is given back. Until here it was heard of.
+    async fn leave(&mut self) -> Result<()> {
+        let Some(membership) = &self.membership else {
+            return Ok(());
+        };
+        self.stop_beats.cancel();
+        if let Some(beating) = self.beating.take() {
+            // After the good-bye a late heartbeat would register anew. One that has no answer by then is given up.
+            match tokio::time::timeout(AFTER_DEADLINE, beating).await {
+                Ok(ended) => log_if_panicked(ended),
+                Err(_elapsed) => tracing::info!("the last heartbeat has no answer, and is given up"),
+            }
+        }
+        within(membership.leave()).await
     }
 
     /// Gives back what this owner still holds, so that others need not wait for its leases.

@@ -14,6 +14,8 @@ pub enum Plant {
     RelayStepsPastKey,
     /// A consumer forgets that a key is parked when it was parked by another member.
     ParkedKeyForgotten,
+    /// A consumer goes on with what it holds when its node's life is over.
+    LifeIgnored,
 }
 
 /// Which bug is planted, if any.

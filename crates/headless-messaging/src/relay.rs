@@ -12,8 +12,7 @@ use std::{
 };
 
 use headless_abstractions::{
-    Claim, ClaimOutbox, Error, ErrorKind, InFlight, Message, OutboxRow, OutboxStore, Result, Sent, Settled,
-    Transport,
+    Claim, ClaimOutbox, Error, InFlight, Message, OutboxRow, OutboxStore, Result, Sent, Settled, Transport,
 };
 use headless_core::{Backoff, CrashPoint, Environment, Next, TaskSpec, metric, store_call, trace};
 use tokio::task::JoinHandle;
@@ -141,9 +140,6 @@ impl Relay {
         let task = environment.background.spawn(spec, stop, move || {
             let (relay, stopped) = (relay.clone(), stopped.clone());
             async move {
-                if relay.is_silenced() {
-                    return Ok(Next::Wait);
-                }
                 if relay.wait_for_transport(&stopped).await {
                     relay.run_once().await
                 } else {
@@ -162,12 +158,6 @@ impl Relay {
         })
     }
 
-    /// Whether the store may have given this node up: then it claims nothing.
-    fn is_silenced(&self) -> bool {
-        let environment = &self.shared.environment;
-        environment.life.is_over(environment.clock.monotonic())
-    }
-
     /// Its settings as they are in effect.
     #[must_use]
     pub fn config(&self) -> &RelayConfig {
@@ -183,23 +173,28 @@ impl Relay {
     /// Acknowledges what the run before has sent, claims one batch and sends it. What is accepted is acknowledged with
     /// the next run, or by [`flush`](Self::flush).
     ///
-    /// `Next::Wait` says that nothing was ready: then nothing is left to acknowledge either.
+    /// `Next::Wait` says that nothing was ready: then nothing is left to acknowledge either. While the store may have given
+    /// this node up, nothing is asked of it, and the answer is the same.
     ///
     /// # Errors
-    /// What the store answers; and `Unavailable`, `Timeout` and the like when the transport took nothing at all. What
-    /// was claimed has been given back then, or comes back when its lease ends.
+    /// What the store answers; `Unavailable`, `Timeout` and the like when the transport took nothing at all; `LeaseLost`
+    /// when the store may have given this node up since it claimed. What was claimed has been given back then, or comes
+    /// back when its lease or this node ends.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing; what was sent and is not acknowledged yet may be sent again.
     pub async fn run_once(&self) -> Result<Next> {
         let mut pending = self.shared.pending.lock().await;
+        if !self.shared.environment.is_alive() {
+            return Ok(Next::Wait);
+        }
         let lease = Lease::begin(&self.shared);
         let rows = self.claim(&mut pending).await?;
         if rows.is_empty() {
             return Ok(Next::Wait);
         }
-        if lease.has_ended() {
-            return self.give_back_late(&rows).await;
+        if let Some(error) = lease.ended() {
+            return self.give_back_late(&rows, error).await;
         }
         let outcome = self.relay(rows, &lease, &mut pending).await;
         // After a failure the next run may be a while away: its claim would come too late for what was sent.
@@ -276,7 +271,12 @@ impl Relay {
             .unzip();
         let renewal = lease.keep(tickets.iter().map(|(claim, _)| *claim).collect());
         CrashPoint::RelaySending.reach()?;
-        let answers = self.send(&messages).await;
+        let answers = tokio::select! {
+            biased;
+            answers = self.send(&messages) => answers,
+            // What is under way may arrive: who has the rows next sends it again, which the inbox recognises.
+            error = lease.lost_with_life() => return Err(error),
+        };
         drop(renewal);
         CrashPoint::RelaySent.reach()?;
 
@@ -313,19 +313,11 @@ impl Relay {
         self.shared.transport.send(messages).await
     }
 
-    /// The claim took as long as its own lease: others may have these rows by now, so none of them is sent.
-    async fn give_back_late(&self, rows: &[OutboxRow]) -> Result<Next> {
+    /// Others may have these rows by now, so none of them is sent.
+    async fn give_back_late(&self, rows: &[OutboxRow], error: Error) -> Result<Next> {
         let claims: Vec<_> = rows.iter().map(|row| row.claim).collect();
         batch::give_back(&self.shared, &claims, Duration::ZERO).await?;
-        Err(Error::new(
-            ErrorKind::Timeout,
-            format!(
-                "the claim took longer than its lease of {:?}, so that nothing was sent: look at the store, or raise \
-                 `relay.lease`",
-                self.shared.config.lease
-            ),
-        )
-        .with_operation("relay"))
+        Err(error)
     }
 
     /// Returns at once while the circuit is closed; otherwise when the transport answers, or at `stop` with false.

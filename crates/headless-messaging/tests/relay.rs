@@ -20,7 +20,7 @@ use headless_abstractions::{
     Error, ErrorKind, FailureCause, Message, Origin, OutboxState, OutboxStore, Random, Transport,
     TransportCapabilities,
 };
-use headless_core::{Next, SeededRandom, metric};
+use headless_core::{Environment, Membership, MembershipConfig, Next, SeededRandom, metric};
 use headless_memory::Memory;
 use headless_messaging::{Relay, RelayConfig};
 use tokio_util::sync::CancellationToken;
@@ -486,6 +486,53 @@ async fn should_send_nothing_when_the_claim_took_longer_than_its_lease() {
     *world.outbox.latency.lock().unwrap() = Duration::ZERO;
     drain(&relay).await;
     assert_eq!(world.sent(), ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_end_what_it_sends_when_its_life_ends() {
+    let world = World::new().await;
+    *world.transport.latency.lock().unwrap() = 600 * SECOND;
+    let (relay, environment) = world.relay(1, RelayConfig::default().with_lease(900 * SECOND));
+    let membership = joined(&world, &environment).await;
+    world.store(&[("ledger", "a", "1")]).await;
+    let began = environment.clock.monotonic();
+    let error = relay.run_once().await.unwrap_err();
+    let took = environment.clock.monotonic() - began;
+    // By then the store may hand the row to another, whose send would be overtaken by this one.
+    assert_eq!(took.as_secs(), 54);
+    assert_eq!(error.kind(), ErrorKind::LeaseLost);
+    assert!(error.to_string().contains("given this node up"), "{error}");
+    assert_eq!(relay.run_once().await.unwrap(), Next::Wait, "nothing is claimed");
+    assert!(!relay.status().is_circuit_open(), "the transport is not to blame");
+    tokio::time::sleep(600 * SECOND).await;
+    assert!(world.sent().is_empty(), "{:?}", world.sent());
+    // Heard again, it learns that it is dead, and what it held is free.
+    membership.beat().await.unwrap();
+    *world.transport.latency.lock().unwrap() = Duration::ZERO;
+    drain(&relay).await;
+    assert_eq!(world.sent(), ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_blame_the_node_and_not_the_lease_when_its_life_ended_during_the_claim() {
+    let world = World::new().await;
+    *world.outbox.latency.lock().unwrap() = 59 * SECOND;
+    let (relay, environment) = world.relay(1, RelayConfig::default().with_lease(900 * SECOND));
+    let _membership = joined(&world, &environment).await;
+    world.store(&[("clicks", "-", "1")]).await;
+    let error = relay.run_once().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LeaseLost);
+    assert!(!error.to_string().contains("relay.lease"), "{error}");
+    assert!(world.sent().is_empty());
+}
+
+/// Registers this relay's process as a node; it beats when the test says so.
+async fn joined(world: &World, environment: &Environment) -> Membership {
+    let store = Arc::new(world.memory.clone());
+    let config = MembershipConfig::default();
+    Membership::join(environment, store, "orders", config)
+        .await
+        .unwrap()
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,7 +38,7 @@ impl MembershipStore for Postgres {
         let shared = &self.shared;
         let incarnation = shared
             .call("register", async {
-                let mut session = shared.session().await?;
+                let mut session = shared.beat_session().await?;
                 let incarnation: i64 = sqlx::query_scalar(shared.membership.register.get())
                     .bind(owner_uuid(registration.owner))
                     .bind(&*registration.service)
@@ -62,7 +62,7 @@ impl MembershipStore for Postgres {
         let shared = &self.shared;
         shared
             .call("heartbeat", async {
-                let mut session = shared.session().await?;
+                let mut session = shared.beat_session().await?;
                 let accepted: Option<bool> = sqlx::query_scalar(shared.membership.heartbeat.get())
                     .bind(owner_uuid(owner))
                     .bind(number(incarnation))
@@ -81,40 +81,50 @@ impl MembershipStore for Postgres {
 
     async fn leave(&self, owner: Owner, incarnation: Incarnation) -> Result<bool> {
         let shared = &self.shared;
-        shared
+        let left: bool = shared
             .call("leave", async {
-                let mut session = shared.session().await?;
-                let left: Option<bool> = sqlx::query_scalar(shared.membership.leave.get())
+                let mut session = shared.beat_session().await?;
+                let left = sqlx::query_scalar(shared.membership.leave.get())
                     .bind(owner_uuid(owner))
                     .bind(number(incarnation))
-                    .fetch_optional(&mut *session)
+                    .fetch_one(&mut *session)
                     .await
                     .map_err(fault)?;
                 session.finish(&shared.statements).await?;
-                Ok(left.is_some())
+                Ok(left)
             })
-            .await
+            .await?;
+        if left {
+            // It may have freed something.
+            shared.wake.notify(Signal::Store);
+        }
+        Ok(left)
     }
 
     async fn bury(&self, limit: usize) -> Result<Vec<Buried>> {
         let shared = &self.shared;
-        let buried = shared
+        shared
             .call("bury", async {
                 one_more_than(limit)?;
-                let mut session = shared.session().await?;
-                let rows = sqlx::query(shared.membership.bury.get())
-                    .bind(count(limit))
-                    .fetch_all(&mut *session)
-                    .await
-                    .map_err(fault)?;
-                session.finish(&shared.statements).await?;
-                rows.iter().map(death).collect::<Result<Vec<_>>>()
+                let mut buried = Vec::new();
+                // Each in a transaction of its own: what one death takes keeps no lock that another waits for.
+                while buried.len() < limit {
+                    let mut session = shared.session().await?;
+                    let row = sqlx::query(shared.membership.bury.get())
+                        .fetch_optional(&mut *session)
+                        .await
+                        .map_err(fault)?;
+                    session.finish(&shared.statements).await?;
+                    let Some(row) = row else { break };
+                    let death = death(&row)?;
+                    if death.freed > 0 {
+                        shared.wake.notify(Signal::Store);
+                    }
+                    buried.push(death);
+                }
+                Ok(buried)
             })
-            .await?;
-        if buried.iter().any(|death| death.freed > 0) {
-            shared.wake.notify(Signal::Store);
-        }
-        Ok(buried)
+            .await
     }
 
     async fn forget(&self, older_than: Duration, limit: usize) -> Result<u64> {

@@ -77,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) work: PgPool,
     /// For the provider's own calls.
     pub(crate) control: PgPool,
+    /// For heartbeats, which no other call may keep waiting: a node that is not heard of is dead.
+    beats: PgPool,
     client: PgPool,
     pub(crate) closed: CancellationToken,
     pub(crate) wake: Waker,
@@ -192,6 +194,7 @@ impl Postgres {
         let (units, calls) = (config.max_connections.get(), config.control_connections.get());
         let work = watched_pool(&config, units, options.clone(), &statements);
         let control = watched_pool(&config, calls, for_calls(&config, options.clone()), &statements);
+        let beats = watched_pool(&config, 1, for_calls(&config, options.clone()), &statements);
         let wake = Waker::new(config.wake, &config.schema, options, control.clone());
         let id = in_time(&config, identify(&control, config.pooler, &statements))
             .await
@@ -209,6 +212,7 @@ impl Postgres {
                 transport: transport::State::new(&config),
                 work,
                 control,
+                beats,
                 client,
                 closed: CancellationToken::new(),
                 wake,
@@ -257,6 +261,11 @@ impl Shared {
         Session::open(&self.control, self.config.pooler, &self.statements).await
     }
 
+    /// The connection of heartbeats.
+    pub(crate) async fn beat_session(&self) -> Result<Session> {
+        Session::open(&self.beats, self.config.pooler, &self.statements).await
+    }
+
     /// Ends every call that is under way and every later one, and joins what runs in the background. A transaction of
     /// the application that is open stays so, and its connection is closed with its end. Repeating it is harmless.
     ///
@@ -265,7 +274,7 @@ impl Shared {
     pub(crate) async fn close(&self) -> Result<()> {
         self.closed.cancel();
         let wake = self.wake.close().await;
-        let pools = async { tokio::join!(close(&self.work), close(&self.control)) };
+        let pools = async { tokio::join!(close(&self.work), close(&self.control), close(&self.beats)) };
         let _in_use = tokio::time::timeout(CLOSING, pools).await;
         wake.map_err(|error| error.with_operation("close").with_provider(NAME))
     }

@@ -18,6 +18,8 @@ mod interleavings;
 mod mark;
 #[path = "postgres/migrations.rs"]
 mod migrations;
+#[path = "postgres/nodes.rs"]
+mod nodes;
 #[path = "postgres/outbox.rs"]
 mod outbox;
 #[path = "postgres/pgbouncer.rs"]

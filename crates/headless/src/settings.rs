@@ -134,13 +134,13 @@ settings! {
     "relay.backoff", relay_backoff: Backoff = Backoff::exponential(Duration::from_secs(1), Duration::from_mins(1));
     /// How often an idle node asks its store what is due, when nothing is due sooner.
     "pulse.interval", pulse_interval: Duration = Duration::from_secs(1), development Duration::from_millis(200), least LEAST;
-    /// Whether this process registers as a node, where the store watches over its nodes. Off: what it lacks is in `docs/membership.md`.
-    "membership.enabled", registers: bool = false;
-    /// The longest time between two heartbeats of a node that registers.
+    /// Whether this process registers as a node, where the store watches over its nodes. All processes of a service do, or none.
+    "membership.enabled", registers: bool = true;
+    /// The longest time between two heartbeats of a node.
     "membership.heartbeat", membership_heartbeat: Duration = Duration::from_secs(10), least LEAST;
     /// A node is suspected when it has been silent for this long.
     "membership.suspect_after", membership_suspect_after: Duration = Duration::from_secs(30), least LEAST;
-    /// A node is dead when it has been silent for this long: what it held is free then.
+    /// A node is dead when it has been silent for this long, at least four heartbeats: what it held is free then.
     "membership.dead_after", membership_dead_after: Duration = Duration::from_mins(1), least LEAST;
     /// Nodes that have left or died are forgotten after this.
     "membership.forget_after", membership_forget_after: Duration = DAY;

@@ -14,7 +14,7 @@ use headless::{
     Consumer, Context, Environment, Event, HandlerResult, Headless, Inbox, Memory, NodeState, Runtime,
     SeededRandom, Spawner, SystemClock,
 };
-use headless_abstractions::{InboxStore, MembershipStore};
+use headless_abstractions::{InboxStore, MembershipStore, Registration};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -36,8 +36,7 @@ async fn idle(memory: &Memory, environment: Environment) -> Runtime {
     let builder = Headless::builder("orders")
         .store(memory)
         .transport(memory.clone())
-        .environment(environment)
-        .registers(true);
+        .environment(environment);
     builder.start().await.unwrap()
 }
 
@@ -61,6 +60,12 @@ async fn should_be_seen_with_what_it_does_and_leave_when_it_shuts_down() {
     assert_eq!(shown, [("ann@1".to_owned(), alive), ("bob@2".to_owned(), alive)]);
     let facts: serde_json::Value = serde_json::from_str(nodes[0].facts.as_str()).unwrap();
     assert!(facts["uptime_seconds"].as_u64().unwrap() >= 40, "{facts}");
+    let resident = facts["resident_bytes"].as_u64();
+    assert_eq!(
+        resident.is_some_and(|bytes| bytes > 0),
+        cfg!(target_os = "linux"),
+        "{facts}"
+    );
     let tasks: Vec<_> = facts["tasks"]
         .as_array()
         .unwrap()
@@ -76,12 +81,13 @@ async fn should_be_seen_with_what_it_does_and_leave_when_it_shuts_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn should_register_nothing_unless_it_is_asked_to() {
+async fn should_register_nothing_when_it_is_told_not_to() {
     let memory = Memory::new();
     let builder = Headless::builder("orders")
         .store(&memory)
         .transport(memory.clone())
-        .environment(environment("ann", 1));
+        .environment(environment("ann", 1))
+        .registers(false);
     let runtime = builder.start().await.unwrap();
     assert_eq!(runtime.incarnation(), None);
     tokio::time::sleep(3 * MINUTE).await;
@@ -138,14 +144,14 @@ async fn should_end_what_it_runs_and_go_on_anew_when_the_store_has_given_it_up()
         .store(&memory)
         .transport(memory.clone())
         .consumer(consumer)
-        .environment(environment)
-        .registers(true);
+        .environment(environment);
     let runtime = builder.start().await.unwrap();
     runtime.publisher().publish(&Placed).await.unwrap();
     tokio::time::timeout(MINUTE, begun.notified()).await.unwrap();
     let first = runtime.incarnation().unwrap();
-    // As its burial would: its life ends, and what it held is free.
-    assert!(memory.leave(owner, first).await.unwrap());
+    // As its burial would: its life ends, and what it runs is free.
+    let another = Registration::new(owner, "orders", "ann").unwrap();
+    memory.register(&another).await.unwrap();
     assert_eq!(InboxStore::release_owner(&memory, owner).await.unwrap(), 1);
     // Noticed with the next heartbeat, long before the lease ends; then it runs again, in the new life.
     tokio::time::timeout(MINUTE, begun.notified()).await.unwrap();

@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    Abandon, Admission, Appended, Arrival, AttemptUse, Bury, Claim, ClaimOutbox, ClaimParked, ClaimedOutbox,
-    Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterQueries, DeadLetterStats,
-    DeadLetterStore, DeadLetterTally, Edit, Edited, Failure, GroupName, Hold, InboxEntry, InboxFilter,
-    InboxParts, InboxQueries, InboxStats, InboxStore, Marked, Message, MessageId, OutboxEntry, OutboxFilter,
-    OutboxParts, OutboxQueries, OutboxStats, OutboxStore, Owner, Page, Park, ParkLimits, Parked, ParkedRow,
-    ParkedStore, Pulse, PulseStore, Redrive, Redriven, Result, Settled, Store, StoreId, StoreParts,
+    Abandon, Admission, Appended, Arrival, AttemptUse, Beat, Buried, Bury, Claim, ClaimOutbox, ClaimParked,
+    ClaimedOutbox, Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterQueries,
+    DeadLetterStats, DeadLetterStore, DeadLetterTally, Edit, Edited, Failure, GroupName, Hold, InboxEntry,
+    InboxFilter, InboxParts, InboxQueries, InboxStats, InboxStore, Incarnation, Marked, MembershipStore,
+    Message, MessageId, NodeEntry, NodeFacts, OutboxEntry, OutboxFilter, OutboxParts, OutboxQueries,
+    OutboxStats, OutboxStore, Owner, Page, Park, ParkLimits, Parked, ParkedRow, ParkedStore, Pulse,
+    PulseStore, Redrive, Redriven, Registration, Result, Settled, Store, StoreId, StoreParts,
     UnitOfWorkStore,
 };
 
@@ -65,10 +66,13 @@ impl<S: Store> Store for FaultyStore<S> {
         if let Some(inbox) = inner.inbox {
             parts = parts.with_inbox(Arc::new(Faulty(inbox, self.faults.clone())));
         }
-        match inner.pulse {
-            Some(pulse) => parts.with_pulse(Arc::new(Faulty(PulsePart { pulse }, self.faults.clone()))),
-            None => parts,
+        if let Some(pulse) = inner.pulse {
+            parts = parts.with_pulse(Arc::new(Faulty(PulsePart { pulse }, self.faults.clone())));
         }
+        if let Some(nodes) = inner.membership {
+            parts = parts.with_membership(Arc::new(Faulty(NodesPart { nodes }, self.faults.clone())));
+        }
+        parts
     }
 }
 
@@ -79,6 +83,11 @@ struct Faulty<P>(P, Faults);
 #[derive(Debug)]
 struct PulsePart {
     pulse: Arc<dyn PulseStore>,
+}
+
+#[derive(Debug)]
+struct NodesPart {
+    nodes: Arc<dyn MembershipStore>,
 }
 
 /// Passes every method of a trait on to a field of a part, each with its name and how it may fail.
@@ -147,6 +156,14 @@ through! {
         before stats() -> Vec<DeadLetterStats>;
         before tally(filter: &DeadLetterFilter, limit: usize) -> Vec<DeadLetterTally>;
         before history(id: DeadId, after: Option<&Cursor>, limit: usize) -> Page<DeadLetterChange>;
+    }
+    MembershipStore of NodesPart, nodes: {
+        any register(registration: &Registration) -> Incarnation;
+        any heartbeat(owner: Owner, incarnation: Incarnation, facts: &NodeFacts) -> Beat;
+        any leave(owner: Owner, incarnation: Incarnation) -> bool;
+        any bury(limit: usize) -> Vec<Buried>;
+        any forget(older_than: Duration, limit: usize) -> u64;
+        before list(after: Option<&Cursor>, limit: usize) -> Page<NodeEntry>;
     }
     PulseStore of PulsePart, pulse: {
         any pulse() -> Pulse;

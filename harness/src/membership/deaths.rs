@@ -11,8 +11,9 @@ use crate::{
     fixture::StoreFixture,
     inbox::worker::Worker,
     mutation::Mutation::{
-        BeatEveryone, BuryReborn, DeathFreesEveryone, DeathKeepsClaims, DeathReturnsRounds, DeathToldTwice,
-        SuspicionFrees,
+        BeatEveryone, BuryReborn, DeathFreesEveryone, DeathFreesStrangers, DeathKeepsClaims,
+        DeathReturnsRounds, DeathToldTwice, LateLeaveFrees, LeaveForgotten, LeaveKeepsClaims,
+        RebirthKeepsClaims, SuspicionFrees,
     },
     outbox::{
         node::{nothing_lost, outlast_lease},
@@ -41,7 +42,7 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
             should_leave_the_claims_of_others_alone_when_one_is_buried,
             "the living, the suspected and those who never registered keep what they hold"
         )
-        .catching(&[DeathFreesEveryone, SuspicionFrees]),
+        .catching(&[DeathFreesEveryone, DeathFreesStrangers, SuspicionFrees]),
         case!(
             should_tell_each_death_once_when_many_bury,
             "of any number who bury at once, one is told of each death"
@@ -51,7 +52,22 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
             should_free_the_claims_of_its_former_life_when_a_dead_owner_registers_anew,
             "an owner that was dead begins without the claims of its former life, and keeps those it makes then"
         )
-        .catching(&[BuryReborn]),
+        .catching(&[BuryReborn, RebirthKeepsClaims]),
+        case!(
+            should_free_what_it_claimed_after_its_burial_when_it_registers_anew,
+            "what an owner claims between its burial and its next registration is free then"
+        )
+        .catching(&[RebirthKeepsClaims]),
+        case!(
+            should_free_what_it_still_held_when_it_says_good_bye,
+            "what a node still holds when it leaves is free at once, whatever its leases"
+        )
+        .catching(&[LeaveKeepsClaims, LeaveForgotten]),
+        case!(
+            should_keep_what_it_holds_when_the_good_bye_of_its_former_life_comes_late,
+            "a good-bye of an incarnation that has ended frees nothing of the present one"
+        )
+        .catching(&[LateLeaveFrees]),
     ]
 }
 
@@ -262,4 +278,79 @@ async fn should_free_the_claims_of_its_former_life_when_a_dead_owner_registers_a
         "its heartbeat"
     );
     nothing_lost(&member.node.outbox.ack(owner(1), &claims(&now)).await?)
+}
+
+async fn should_free_what_it_claimed_after_its_burial_when_it_registers_anew<F: StoreFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    let member = Member::join(cx).await?;
+    member.register(owner(1), cx.lease()).await?;
+    outlast_lease(cx).await;
+    ensure_eq!(
+        owners(&member.membership.bury(10).await?),
+        vec![owner(1)],
+        "who is buried"
+    );
+    // It does not know yet.
+    member.node.outbox.append(&[message(1)]).await?;
+    let held = member.node.claim(owner(1), 1).await?;
+    ensure_eq!(numbers(&held), vec![1], "what the outbox hands out");
+    member.register_for_long(owner(1)).await?;
+    let late = member.node.outbox.ack(owner(1), &claims(&held)).await?;
+    ensure_eq!(
+        late,
+        Settled::without(claims(&held)),
+        "a claim of its former life"
+    );
+    ensure_eq!(
+        numbers(&member.node.claim(owner(2), 1).await?),
+        vec![1],
+        "what the outbox hands out again"
+    );
+    Ok(())
+}
+
+async fn should_free_what_it_still_held_when_it_says_good_bye<F: StoreFixture>(cx: &Cx<F>) -> CaseResult {
+    let (leaver, heir) = (Member::join(cx).await?, Member::join(cx).await?);
+    let incarnation = leaver.register_for_long(owner(1)).await?;
+    leaver.node.outbox.append(&[message(1)]).await?;
+    let sent = leaver.node.claim(owner(1), 1).await?;
+    let Admission::Run { epoch: running, .. } =
+        Worker::new(&leaver.node, owner(1)).admit(&message(2)).await?
+    else {
+        fail!("the first admission does not run");
+    };
+    ensure!(
+        leaver.membership.leave(owner(1), incarnation).await?,
+        "the good-bye"
+    );
+    let again = heir.node.claim(owner(2), 10).await?;
+    ensure_eq!(numbers(&again), vec![1], "what the outbox hands out again");
+    match Worker::new(&heir.node, owner(2)).admit(&message(2)).await? {
+        Admission::Run { epoch, .. } => ensure!(epoch > running, "epoch {epoch} follows {running}"),
+        other => fail!("the delivery of a node that has left is answered {other:?}"),
+    }
+    let late = leaver.node.outbox.ack(owner(1), &claims(&sent)).await?;
+    ensure_eq!(late, Settled::without(claims(&sent)), "the late acknowledgement");
+    nothing_lost(&heir.node.outbox.ack(owner(2), &claims(&again)).await?)
+}
+
+async fn should_keep_what_it_holds_when_the_good_bye_of_its_former_life_comes_late<F: StoreFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    let member = Member::join(cx).await?;
+    let former = member.register_for_long(owner(1)).await?;
+    let anew = member.register_for_long(owner(1)).await?;
+    member.node.outbox.append(&[message(1)]).await?;
+    let held = member.node.claim(owner(1), 1).await?;
+    ensure!(
+        !member.membership.leave(owner(1), former).await?,
+        "the late good-bye"
+    );
+    ensure_eq!(
+        member.beat(owner(1), anew).await?,
+        Beat::Accepted,
+        "its heartbeat"
+    );
+    nothing_lost(&member.node.outbox.ack(owner(1), &claims(&held)).await?)
 }

@@ -1,5 +1,6 @@
 //! The judge of a run: what its history says about the promises.
 
+mod acting;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use std::{
 
 use headless_abstractions::{Epoch, GroupName, InboxState, MessageId};
 
+use self::acting::Acting;
 use super::{
     history::Fact,
     label::Label,
@@ -32,7 +34,8 @@ pub enum Rule {
     KeyOrder,
     /// Nothing moves a message that is processed, dead or discarded.
     TerminalFinal,
-    /// Nobody acts on, or is confirmed in, a hold that another was given since.
+    /// Nobody acts on, or is confirmed in, a hold that another was given since. Whoever stood still with its clock may act
+    /// on outside of the store, until the store has heard of it again: nothing but fences stops that.
     OneOwner,
     /// Messages end as their handlers meant it.
     RightEnd,
@@ -83,6 +86,7 @@ pub(super) fn check(
         rows: BTreeMap::new(),
         places: BTreeMap::new(),
         operations: BTreeMap::new(),
+        acting: Acting::default(),
         violations: Vec::new(),
     };
     for fact in facts {
@@ -106,6 +110,7 @@ struct Checker<'a> {
     places: BTreeMap<(&'a GroupName, &'a str, &'a str), (u64, MessageId)>,
     /// Which message had the effect of a group's idempotency key.
     operations: BTreeMap<(&'a GroupName, &'a str), MessageId>,
+    acting: Acting<'a>,
     violations: Vec<Violation>,
 }
 
@@ -144,7 +149,24 @@ impl<'a> Checker<'a> {
                 let what = format!("{} died in the relay, which nothing asked for", Label(*id));
                 self.violated(Rule::RightEnd, what);
             }
-            Fact::Granted(group, id, epoch) => self.granted(group, *id, *epoch),
+            Fact::Granted(group, id, epoch) => {
+                self.granted(group, *id, *epoch);
+                if let Some(node) = self.acting.on(group, *id) {
+                    let what = format!(
+                        "{group}: {} was given out with epoch {epoch} while {node} acts on it",
+                        Label(*id)
+                    );
+                    self.violated(Rule::OneOwner, what);
+                }
+            }
+            Fact::HeldBy(group, id, node) => self.acting.held_by(group, *id, node),
+            Fact::Began(node, group, ids, must_hold, call) => {
+                self.acting.began(node, group, ids, *must_hold, *call);
+            }
+            Fact::Ended(call) => self.acting.ended(*call),
+            Fact::Stopped(node) => self.acting.stopped(node),
+            Fact::Resumed(node) => self.acting.resumed(node),
+            Fact::Heard(node) => self.acting.heard(node),
             Fact::Renewed(group, id, epoch) => {
                 let Row {
                     granted, terminal, ..
@@ -159,6 +181,7 @@ impl<'a> Checker<'a> {
             }
             Fact::Effect(group, id) => self.effect(group, *id),
             Fact::Reached(group, id, state, epoch) => {
+                self.acting.let_go(group, *id);
                 self.reached(group, *id, *state, epoch.unwrap_or_default());
             }
         }

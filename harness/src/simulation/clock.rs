@@ -15,11 +15,11 @@ pub(super) struct TrueClock {
     origin: Instant,
 }
 
-/// The clock of one node: its wall clock is off, and both stand still while it is suspended.
+/// The clock of one node: its wall clock is off, and may be stepped; both stand still while it is suspended.
 #[derive(Debug)]
 pub(super) struct NodeClock {
     truth: TrueClock,
-    skew: TimeDelta,
+    skew: Mutex<TimeDelta>,
     suspension: Mutex<Suspension>,
 }
 
@@ -60,9 +60,14 @@ impl NodeClock {
     pub(super) fn new(truth: TrueClock, skew: TimeDelta) -> Arc<Self> {
         Arc::new(Self {
             truth,
-            skew,
+            skew: Mutex::new(skew),
             suspension: Mutex::default(),
         })
+    }
+
+    /// Sets the wall clock, by so much, while all runs.
+    pub(super) fn step(&self, by: TimeDelta) {
+        *self.skew.lock().unwrap_or_else(PoisonError::into_inner) += by;
     }
 
     /// Stops the clock, as when a whole machine is suspended.
@@ -100,7 +105,8 @@ impl NodeClock {
 
 impl Clock for NodeClock {
     fn now(&self) -> DateTime<Utc> {
-        self.truth.now() - self.lost() + self.skew
+        let skew = *self.skew.lock().unwrap_or_else(PoisonError::into_inner);
+        self.truth.now() - self.lost() + skew
     }
 
     fn monotonic(&self) -> Duration {
@@ -111,6 +117,15 @@ impl Clock for NodeClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn should_step_the_wall_clock_alone() {
+        let truth = TrueClock::start();
+        let clock = NodeClock::new(truth.clone(), TimeDelta::hours(1));
+        clock.step(TimeDelta::hours(-3));
+        assert_eq!(clock.now() - truth.now(), TimeDelta::hours(-2));
+        assert_eq!(clock.monotonic(), Duration::ZERO);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn should_stand_still_while_suspended() {

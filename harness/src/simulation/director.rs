@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use headless_abstractions::{InboxQueries, OutboxQueries, Result, Transport};
+use chrono::TimeDelta;
+use headless_abstractions::{Error, ErrorKind, InboxQueries, OutboxQueries, Result, Transport};
 use headless_memory::{Memory, MemoryConfig};
 use tokio::task::JoinSet;
 
@@ -28,6 +29,9 @@ const DRAINED_WITHIN: Duration = Duration::from_mins(2);
 /// How long nothing may happen that was not meant to, once everything is done.
 const QUIET: Duration = Duration::from_millis(1_500);
 
+/// How often a node is tried to be started.
+const MOST_STARTS: u32 = 100;
+
 /// What happens to the nodes.
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -37,6 +41,7 @@ enum Event {
     Pause { group: usize, time: Duration },
     Retune { group: usize, concurrency: usize },
     Freeze { time: Duration, suspended: bool },
+    Step { minutes: i64 },
 }
 
 pub(super) async fn run(seed: u64, config: &SimConfig) -> Result<Outcome> {
@@ -55,6 +60,10 @@ pub(super) async fn run(seed: u64, config: &SimConfig) -> Result<Outcome> {
         script: script.clone(),
         regime,
         planted: config.planted,
+        #[cfg(feature = "planted-bugs")]
+        suspected_are_buried: config.suspected_are_buried,
+        #[cfg(not(feature = "planted-bugs"))]
+        suspected_are_buried: false,
     };
     let violations = Director::new(cluster).direct().await?;
     let finished = history.finish();
@@ -181,6 +190,10 @@ impl Director {
             );
             add(chance.millis(100, 4_000), Event::Retune { group, concurrency });
         }
+        for _ in 0..chance.below(3) {
+            let minutes = i64::try_from(chance.below(241)).unwrap_or_default() - 120;
+            add(chance.millis(100, 4_000), Event::Step { minutes });
+        }
         plan.into_iter().map(|((at, _), event)| (at, event)).collect()
     }
 
@@ -237,6 +250,13 @@ impl Director {
                     consumer.set_concurrency(concurrency);
                 }
             }
+            Event::Step { minutes } => {
+                if let Some(node) = self.any() {
+                    self.told(node, format_args!("has its wall clock set by {minutes} min"));
+                    self.cluster.history.count(|stats| stats.steps += 1);
+                    node.clock.step(TimeDelta::minutes(minutes));
+                }
+            }
             Event::Freeze { time, suspended } => {
                 if let Some(node) = self.any() {
                     self.told(node, format_args!("freezes for {time:?}, suspended: {suspended}"));
@@ -251,13 +271,31 @@ impl Director {
     }
 
     async fn join(&mut self) -> Result<()> {
-        self.started += 1;
-        let node = Node::start(&self.cluster, self.started).await?;
+        let node = self.start().await?;
         self.told(&node, format_args!("joins"));
         self.cluster.history.count(|stats| stats.joins += 1);
         self.entrances.open(node.entrance.clone());
         self.nodes.push(node);
         Ok(())
+    }
+
+    /// Starts a node. One that cannot register gives up, and another is started, as by whoever supervises it.
+    async fn start(&mut self) -> Result<Node> {
+        for _ in 0..MOST_STARTS {
+            self.started += 1;
+            match Node::start(&self.cluster, self.started).await {
+                Err(error) if error.is_retryable() => {
+                    let what = format_args!("n{} could not start: {error}", self.started);
+                    self.cluster.history.note("-", what);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                started => return started,
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "no node could start, however often it was tried",
+        ))
     }
 
     fn any(&self) -> Option<&Node> {

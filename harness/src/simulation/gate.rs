@@ -15,7 +15,7 @@ use headless_abstractions::{Error, ErrorKind, Result};
 use super::{
     chance::Chance,
     clock::{NodeClock, TrueClock},
-    history::{Fact, History},
+    history::{Fact, History, Stats},
 };
 pub(super) use crate::faults::{Fate, Op};
 
@@ -81,6 +81,7 @@ impl Gate {
     /// From now on no call of the node answers.
     pub(super) fn kill(&self) {
         self.with(|state| state.dead = true);
+        self.fact(Fact::Stopped(self.name()));
     }
 
     /// No call of the node goes on before this time has passed; a suspended node's clock stands still as well.
@@ -88,10 +89,14 @@ impl Gate {
         let until = self.truth.elapsed() + time;
         self.with(|state| state.frozen_until = until);
         if suspended {
+            self.fact(Fact::Stopped(self.name()));
             self.clock.suspend();
         }
         tokio::time::sleep(time).await;
         self.clock.resume();
+        if suspended {
+            self.fact(Fact::Resumed(self.name()));
+        }
     }
 
     /// Makes a call as the plan has it. `tell` sees the true answer in the step in which it took effect, records its
@@ -161,6 +166,14 @@ impl Gate {
 
     pub(super) fn fault_rate(&self) -> u64 {
         self.weather.faults.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn name(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
+    pub(super) fn count(&self, count: impl FnOnce(&mut Stats)) {
+        self.history.count(count);
     }
 
     pub(super) fn fact(&self, fact: Fact) {

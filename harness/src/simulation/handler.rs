@@ -2,14 +2,14 @@
 
 use std::{future::pending, panic::resume_unwind, sync::Arc, time::Duration};
 
-use headless_abstractions::{MessageId, UnitOfWorkStore};
+use headless_abstractions::{MessageId, Redelivery, UnitOfWorkStore};
 use headless_core::{Backoff, Event, HandlerError, HandlerResult, Retry, State, UnitOfWork, Wakeups};
 use headless_messaging::{BatchContext, Consumer, Context, Inbox, PublishExt};
 use serde::{Deserialize, Serialize};
 
 use super::{
     chance::Chance,
-    history::History,
+    history::{Fact, History},
     label::{Label, list},
     regime::Regime,
     script::{End, Fate, Fault, NOTES, ORDERS, STOCK, Script},
@@ -84,6 +84,15 @@ impl Call {
     }
 }
 
+/// A call while it runs, in the eyes of the checker.
+struct Acting(Arc<History>, u64);
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        self.0.fact(Fact::Ended(self.1));
+    }
+}
+
 impl Handlers {
     /// The group's consumer. The limits are so high that no message dies that the script did not mean to.
     pub(super) fn consumer(&self) -> Consumer {
@@ -110,7 +119,7 @@ impl Handlers {
             .ordered_by_key()
             .retry(retry)
             .timeout(TIMEOUT)
-            .lease(LEASE)
+            .lease(self.regime.lease)
             .visibility(VISIBILITY)
             .park_poll(Duration::from_millis(500));
         self.regime.applied_to(consumer, self.group)
@@ -118,7 +127,7 @@ impl Handlers {
 
     async fn handle(self, call: Call) -> HandlerResult {
         let ids = call.ids();
-        self.history.count(|stats| stats.handler_calls += 1);
+        let _acting = self.begin(&call, &ids);
         let outcome = match &*ids {
             [id] => {
                 let count = self.script.called(self.group, *id);
@@ -136,6 +145,23 @@ impl Handlers {
             Err(error) => self.note(&ids, &format!("failed: {error}")),
         }
         outcome
+    }
+
+    fn begin(&self, call: &Call, ids: &[MessageId]) -> Acting {
+        let mut number = 0;
+        self.history.count(|stats| {
+            stats.handler_calls += 1;
+            number = stats.handler_calls;
+        });
+        // Under the transactional form the first deliveries are not held by anybody, and those of batches do not say which
+        // they are.
+        let must_hold = self.regime.forms[self.group] != Inbox::Transactional
+            || matches!(call, Call::Single(cx) if cx.redelivery() != Redelivery::First);
+        let group = self.script.groups[self.group].clone();
+        let node = self.node.clone();
+        self.history
+            .fact(Fact::Began(node, group, ids.to_vec(), must_hold, number));
+        Acting(self.history.clone(), number)
     }
 
     async fn act(&self, call: &Call, id: MessageId, count: u32, fate: Fate) -> HandlerResult {

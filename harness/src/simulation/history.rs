@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Write},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use headless_abstractions::{Epoch, GroupName, InboxState, MessageId};
@@ -27,6 +27,19 @@ pub(super) enum Fact {
     RelayDead(MessageId),
     /// A hold on a message was given.
     Granted(GroupName, MessageId, Epoch),
+    /// The hold that was given last on a message is this node's.
+    HeldBy(GroupName, MessageId, Arc<str>),
+    /// A handler was called with these messages, under holds of its node where it must have them; the number names the
+    /// call.
+    Began(Arc<str>, GroupName, Vec<MessageId>, bool, u64),
+    /// This call has ended, or was dropped.
+    Ended(u64),
+    /// A node crashed, or stands still with its clock: it knows nothing of the time that passes.
+    Stopped(Arc<str>),
+    /// It goes on.
+    Resumed(Arc<str>),
+    /// The store registered a node, or accepted its heartbeat.
+    Heard(Arc<str>),
     /// A hold on a message was said to last.
     Renewed(GroupName, MessageId, Epoch),
     /// A handler's row was committed to the ledger.
@@ -51,6 +64,12 @@ pub struct Stats {
     pub joins: u64,
     /// Nodes that were shut down.
     pub leaves: u64,
+    /// Steps of the wall clocks of nodes.
+    pub steps: u64,
+    /// Registrations of nodes, those anew included.
+    pub registrations: u64,
+    /// Nodes that were buried.
+    pub burials: u64,
     /// Messages that entered the outbox.
     pub messages: u64,
     /// Ledger rows of handlers.

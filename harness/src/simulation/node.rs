@@ -12,7 +12,7 @@ use super::{
     chance::Chance,
     clock::{NodeClock, TrueClock},
     gate::{Gate, Weather},
-    handler::{Handlers, LEASE},
+    handler::Handlers,
     history::History,
     producer::Entrance,
     regime::Regime,
@@ -32,12 +32,15 @@ pub(super) struct Cluster {
     pub(super) script: Arc<Script>,
     pub(super) regime: Regime,
     pub(super) planted: Planted,
+    /// Whether what suspected nodes hold is taken from them: a planted bug.
+    pub(super) suspected_are_buried: bool,
 }
 
 /// A process with a relay and the consumers of both groups.
 pub(super) struct Node {
     pub(super) name: Arc<str>,
     pub(super) gate: Arc<Gate>,
+    pub(super) clock: Arc<NodeClock>,
     pub(super) entrance: Entrance,
     memory: Memory,
     messaging: Messaging,
@@ -60,7 +63,12 @@ impl Node {
         );
         let memory = cluster.server.connect();
         let store = SimStore::new(memory.clone(), gate.clone());
-        let environment = Environment::new(clock, random, Spawner::current(), name.clone());
+        let membership = cluster.regime.membership;
+        let store = match membership {
+            Some(_) => store.with_membership(cluster.suspected_are_buried),
+            None => store,
+        };
+        let environment = Environment::new(clock.clone(), random, Spawner::current(), name.clone());
         let wakeups = environment.wakeups.clone();
         let state = State::new().with(store.clone());
 
@@ -70,7 +78,7 @@ impl Node {
         plan.state = state.clone();
         plan.relay = RelayConfig::default()
             .with_batch(16)
-            .with_lease(LEASE)
+            .with_lease(cluster.regime.lease)
             .with_poll(Duration::from_millis(500))
             .with_backoff(Backoff::exponential(
                 Duration::from_millis(100),
@@ -78,6 +86,8 @@ impl Node {
             ));
         plan.pulse = PulseConfig::default().with_interval(Duration::from_millis(700));
         plan.planted = cluster.planted;
+        plan.service = membership.map(|_| "simulation".to_owned());
+        plan.membership = membership.unwrap_or_default();
         plan.topic_named(ORDERS, Ordered::partitions(4), false);
         plan.topic_named(STOCK, Ordered::partitions(2), false);
         plan.topic_named(NOTES, Ordered::no(), false);
@@ -103,6 +113,7 @@ impl Node {
         Ok(Self {
             name,
             gate,
+            clock,
             entrance,
             memory,
             messaging,

@@ -3,10 +3,10 @@
 use std::{num::NonZeroUsize, time::Duration};
 
 use headless_abstractions::ParkLimits;
-use headless_core::Backoff;
+use headless_core::{Backoff, MembershipConfig};
 use headless_messaging::{CircuitBreaker, Consumer, Inbox};
 
-use super::chance::Chance;
+use super::{chance::Chance, handler::LEASE};
 
 /// How the consumers of a run are set.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,10 @@ pub(super) struct Regime {
     prefetch: Option<NonZeroUsize>,
     limits: ParkLimits,
     breaker: CircuitBreaker,
+    /// How nodes keep their membership, where they have one.
+    pub(super) membership: Option<MembershipConfig>,
+    /// How long messages are held in the store without renewal, and outbox rows too.
+    pub(super) lease: Duration,
 }
 
 impl Regime {
@@ -45,7 +49,16 @@ impl Regime {
         } else {
             CircuitBreaker::default()
         };
+        let registers = chance.happens(7_500);
+        let silence = chance.millis(1_000, 2_500);
+        let membership = MembershipConfig::default()
+            .with_heartbeat(Duration::from_millis(200))
+            .with_silence(silence / 2, silence);
+        // Where a death frees what was held, it need not be short: then nothing else does it in time.
+        let is_long = chance.happens(5_000);
         Self {
+            membership: registers.then_some(membership),
+            lease: if registers && is_long { 20 * LEASE } else { LEASE },
             forms: [Inbox::Transactional, second],
             batches: [(); 2].map(|()| chance.happens(4_000)),
             concurrency: count(1, 6).map_or(4, NonZeroUsize::get),
@@ -88,5 +101,11 @@ mod tests {
         assert!(any(|regime| regime.limits != ParkLimits::default()));
         assert!(any(|regime| regime.prefetch.is_some_and(|most| most.get() < 3)));
         assert!(any(|regime| regime.concurrency == 1));
+        assert!(any(|regime| regime.membership.is_none()));
+        assert!(any(|regime| regime.membership.is_some() && regime.lease == LEASE));
+        assert!(any(|regime| regime.membership.is_some() && regime.lease > LEASE));
+        for regime in &regimes {
+            regime.membership.unwrap_or_default().check().unwrap();
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The memory store as a node of the simulation reaches it.
 
 mod inbox;
+mod membership;
 mod outbox;
 mod parked;
 mod reading;
@@ -26,11 +27,27 @@ pub(super) use transaction::{LEDGER, SimTx};
 pub(super) struct SimStore {
     memory: Memory,
     gate: Arc<Gate>,
+    /// Whether it watches over its nodes.
+    registers: bool,
+    /// A planted bug: see `membership`.
+    suspected_are_buried: bool,
 }
 
 impl SimStore {
     pub(super) fn new(memory: Memory, gate: Arc<Gate>) -> Self {
-        Self { memory, gate }
+        Self {
+            memory,
+            gate,
+            registers: false,
+            suspected_are_buried: false,
+        }
+    }
+
+    /// Watching over its nodes, with this bug or without.
+    pub(super) const fn with_membership(mut self, suspected_are_buried: bool) -> Self {
+        self.registers = true;
+        self.suspected_are_buried = suspected_are_buried;
+        self
     }
 }
 
@@ -55,7 +72,7 @@ impl UnitOfWorkStore for SimStore {
 impl Store for SimStore {
     fn parts(&self) -> StoreParts {
         let store = Arc::new(self.clone());
-        StoreParts::new(StoreInfo::new(
+        let parts = StoreParts::new(StoreInfo::new(
             "simulation",
             self.store_id(),
             false,
@@ -63,7 +80,12 @@ impl Store for SimStore {
         ))
         .with_outbox(store.clone())
         .with_inbox(store.clone())
-        .with_pulse(store)
+        .with_pulse(store.clone());
+        if self.registers {
+            parts.with_membership(store)
+        } else {
+            parts
+        }
     }
 }
 

@@ -17,6 +17,9 @@ struct Told {
     beats: Mutex<VecDeque<Result<Beat>>>,
     facts: Mutex<Vec<String>>,
     left: AtomicU64,
+    burials: AtomicU64,
+    buries: std::sync::atomic::AtomicBool,
+    registering: Duration,
     silent: std::sync::atomic::AtomicBool,
 }
 
@@ -24,6 +27,7 @@ struct Told {
 impl MembershipStore for Told {
     async fn register(&self, registration: &Registration) -> Result<Incarnation> {
         assert_eq!(registration.dead_after, 60 * SECOND);
+        tokio::time::sleep(self.registering).await;
         Ok(Incarnation::new(
             self.registered.fetch_add(1, Ordering::SeqCst) + 1,
         ))
@@ -45,7 +49,17 @@ impl MembershipStore for Told {
 
     async fn bury(&self, limit: usize) -> Result<Vec<Buried>> {
         assert!(limit > 0);
-        Ok(Vec::new())
+        self.burials.fetch_add(1, Ordering::SeqCst);
+        if self.buries.load(Ordering::SeqCst) {
+            // Behind a lock that nobody gives back.
+            std::future::pending::<()>().await;
+        }
+        Ok(vec![Buried::new(
+            Incarnation::new(7),
+            Owner::from_bits(7),
+            "bob",
+            1,
+        )])
     }
 
     async fn forget(&self, older_than: Duration, _: usize) -> Result<u64> {
@@ -64,7 +78,11 @@ fn environment() -> Environment {
 }
 
 async fn joined() -> (Environment, Arc<Told>, Membership) {
-    let (environment, store) = (environment(), Arc::new(Told::default()));
+    joined_to(Told::default()).await
+}
+
+async fn joined_to(store: Told) -> (Environment, Arc<Told>, Membership) {
+    let (environment, store) = (environment(), Arc::new(store));
     let config = MembershipConfig::default();
     let membership = Membership::join(&environment, store.clone(), "orders", config)
         .await
@@ -107,21 +125,22 @@ async fn should_lose_what_it_held_and_register_anew_when_the_store_gave_it_up() 
     let (environment, store, membership) = joined().await;
     let mut listener = environment.life.listen();
     tokio::time::sleep(SECOND).await;
-    let asked_at = environment.clock.monotonic();
-    assert!(environment.life.allows(asked_at, asked_at));
+    let asked = environment.ask();
+    assert!(environment.life.allows(asked, asked.at()));
     tokio::time::sleep(SECOND).await;
     lock(&store.beats).push_back(Ok(Beat::Ended));
     membership.beat().await.unwrap();
-    listener.changed().await;
+    listener.woken().await;
     let now = environment.clock.monotonic();
+    assert!(!environment.life.allows(asked, now), "a claim of its former life");
     assert!(
-        !environment.life.allows(asked_at, now),
-        "a claim of its former life"
+        environment.life.allows(environment.ask(), now),
+        "what it claims from here on"
     );
-    assert!(environment.life.allows(now, now), "what it claims from here on");
     assert_eq!(membership.incarnation(), Incarnation::new(2));
     membership.leave().await.unwrap();
     assert_eq!(store.left.load(Ordering::SeqCst), 2);
+    assert!(!environment.is_alive(), "it claims nothing more");
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,6 +160,56 @@ async fn should_beat_at_its_interval_and_say_what_it_does_when_it_runs() {
         "{beats:?}"
     );
     assert!(environment.background.statuses()["heartbeat"].is_healthy());
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_lose_what_was_asked_for_while_it_registered() {
+    let (environment, store, membership) = joined_to(Told {
+        registering: 5 * SECOND,
+        ..Told::default()
+    })
+    .await;
+    assert_eq!(
+        left(&environment),
+        49 * SECOND,
+        "from when the registration was sent"
+    );
+    lock(&store.beats).push_back(Ok(Beat::Ended));
+    let beating = tokio::spawn(async move { membership.beat().await });
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(!environment.is_alive(), "nothing is to be claimed meanwhile");
+    let meanwhile = environment.ask();
+    environment.alive().await;
+    beating.await.unwrap().unwrap();
+    let now = environment.clock.monotonic();
+    assert!(!environment.life.allows(meanwhile, now));
+    environment.lost(meanwhile).await;
+    assert!(environment.life.allows(environment.ask(), now));
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_beat_on_when_a_burial_takes_for_ever() {
+    let (environment, store, membership) = joined().await;
+    store.buries.store(true, Ordering::SeqCst);
+    let stop = CancellationToken::new();
+    let _running = (membership.run(stop.clone()), membership.run_burials(stop.clone()));
+    tokio::time::sleep(101 * SECOND).await;
+    let beats = lock(&store.facts).len();
+    assert!((11..=21).contains(&beats), "{beats} heartbeats");
+    assert!(store.burials.load(Ordering::SeqCst) > 1, "it is tried again");
+    let tasks = environment.background.statuses();
+    assert!(tasks["heartbeat"].is_healthy());
+    let error = tasks["burial"].last_error.clone().unwrap();
+    assert!(error.contains("did not answer"), "{error}");
+    stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_wake_who_waits_for_the_dead_when_it_buries() {
+    let (environment, _, membership) = joined().await;
+    let mut freed = environment.wakeups.freed().listen();
+    membership.bury().await.unwrap();
+    freed.woken().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,6 +236,15 @@ fn should_refuse_times_when_one_is_not_longer_than_the_one_before() {
     ] {
         assert!(error.to_string().contains(problem), "{error}");
     }
+    let four = MembershipConfig::default().with_heartbeat(15 * SECOND);
+    four.check().unwrap();
+    let error = four
+        .with_heartbeat(15 * SECOND + Duration::from_millis(1))
+        .check()
+        .unwrap_err();
+    let problem = "membership.dead_after is 60s, it must be at least 4 times membership.heartbeat (15.001s), which is \
+                   60.004s";
+    assert!(error.to_string().contains(problem), "{error}");
     let error = MembershipConfig::default()
         .with_heartbeat(Duration::ZERO)
         .check()

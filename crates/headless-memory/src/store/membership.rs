@@ -75,22 +75,21 @@ impl NodeTable {
 }
 
 impl State {
-    /// Ends an incarnation that is overdue, and frees the claims of its owner.
-    fn bury_node(&mut self, number: u64, now: Duration) -> Option<Buried> {
+    /// Ends an incarnation in this state, and frees the claims of its owner.
+    fn end_node(&mut self, number: u64, state: NodeState, now: Duration) -> Option<Buried> {
         let node = self.nodes.nodes.get_mut(&number)?;
-        node.ended = Some((NodeState::Dead, now));
+        node.ended = Some((state, now));
         let owner = node.registration.owner;
         let label = node.registration.node.clone();
+        let freed = self.free_owner(owner, now);
+        Some(Buried::new(Incarnation::new(number), owner, label, freed))
+    }
+
+    fn free_owner(&mut self, owner: Owner, now: Duration) -> u64 {
         let of_outbox = self.outbox.release_owner(owner);
         let (inbox, view) = self.inbox(now);
         // The round counts: else a message that kills its process would never come to its last one.
-        let of_inbox = inbox.release_owner(owner, AttemptUse::Consume, &view);
-        Some(Buried::new(
-            Incarnation::new(number),
-            owner,
-            label,
-            of_outbox + of_inbox,
-        ))
+        of_outbox + inbox.release_owner(owner, AttemptUse::Consume, &view)
     }
 }
 
@@ -105,12 +104,15 @@ impl MembershipStore for Memory {
                 .filter(|(_, node)| node.registration.owner == registration.owner && node.ended.is_none())
                 .map(|(number, node)| (*number, node.is_overdue(now)))
                 .collect();
+            let lives = earlier.iter().any(|(_, overdue)| !overdue);
             for (number, overdue) in earlier {
-                if overdue {
-                    state.bury_node(number, now);
-                } else if let Some(node) = state.nodes.nodes.get_mut(&number) {
-                    node.ended = Some((NodeState::Left, now));
+                if let Some(node) = state.nodes.nodes.get_mut(&number) {
+                    let how = if overdue { NodeState::Dead } else { NodeState::Left };
+                    node.ended = Some((how, now));
                 }
+            }
+            if !lives {
+                state.free_owner(registration.owner, now);
             }
             state.nodes.last += 1;
             let number = state.nodes.last;
@@ -141,11 +143,10 @@ impl MembershipStore for Memory {
     async fn leave(&self, owner: Owner, incarnation: Incarnation) -> Result<bool> {
         self.link.check("leave").await?;
         Ok(self.server.database.write(|state, now| {
-            let Some(node) = state.nodes.live(owner, incarnation, now) else {
+            if state.nodes.live(owner, incarnation, now).is_none() {
                 return false;
-            };
-            node.ended = Some((NodeState::Left, now));
-            true
+            }
+            state.end_node(incarnation.get(), NodeState::Left, now).is_some()
         }))
     }
 
@@ -161,7 +162,7 @@ impl MembershipStore for Memory {
                 .collect();
             overdue
                 .into_iter()
-                .filter_map(|number| state.bury_node(number, now))
+                .filter_map(|number| state.end_node(number, NodeState::Dead, now))
                 .collect()
         }))
     }

@@ -121,7 +121,12 @@ impl<'a> Batch<'a> {
             .map(|at| self.entries[*at].item.arrival.clone())
             .collect();
         let (owner, lease) = (self.group.environment.owner, self.group.settings.lease);
-        let asked_at = self.group.environment.clock.monotonic();
+        let environment = &self.group.environment;
+        if !environment.is_alive() {
+            // Alone, each waits for its node to live again.
+            return self.all_alone();
+        }
+        let when = environment.ask();
         let admit = async {
             CrashPoint::InboxAdmitting.reach()?;
             let answers = store.inbox.admit(owner, lease, &arrivals).await?;
@@ -145,7 +150,7 @@ impl<'a> Batch<'a> {
                     entry.item.rounds = rounds;
                     entry.item.must_admit = false;
                     let claim = Claim::new(entry.item.message.id, epoch);
-                    entry.hold = Some(self.group.watch.hold_together(claim, asked_at, self.lost.clone()));
+                    entry.hold = Some(self.group.watch.hold_together(claim, when, self.lost.clone()));
                     entry.item.follows_parked = entry.item.may_follow_parked(epoch);
                     if entry.item.follows_parked || rounds > self.group.settings.retry.max_rounds() {
                         self.set_apart(at);
@@ -167,6 +172,15 @@ impl<'a> Batch<'a> {
             let Some(pass) = self.topic.pass_circuit(self.group, &mut permit, &revoked).await else {
                 return self.all_alone();
             };
+            if self
+                .entries
+                .iter()
+                .filter_map(|entry| entry.hold.as_ref())
+                .any(HoldGuard::is_lost)
+            {
+                // While the call waited: what is called now could not be marked.
+                return self.all_alone();
+            }
             let Some((call, cx)) = self.call(&going) else {
                 continue;
             };
@@ -322,7 +336,7 @@ impl<'a> Batch<'a> {
             }
             let permit = self.group.permits.acquire().await;
             let mut process = Process::new(self.group, self.topic, entry.item, permit);
-            process.hold = entry.hold.filter(|hold| !hold.lost().is_cancelled());
+            process.hold = entry.hold.filter(|hold| !hold.is_lost());
             if process.hold.is_none() && process.item.hold != Hold::Absent {
                 process.item.hold = Hold::Absent;
                 process.item.must_admit = true;

@@ -25,7 +25,7 @@ use crate::{
     },
     handler::Handler,
     messaging::effective_poll,
-    plant::Planted,
+    plant::{Planted, planted},
 };
 
 /// A running consumer group: what its subscriptions and its retry pickup share.
@@ -38,6 +38,8 @@ pub(crate) struct Group {
     pub(crate) store: Option<InboxParts>,
     /// How often the park is polled; `None` where no store is used.
     pub(crate) pickup_poll: Option<Duration>,
+    /// How often owners that died are buried; `None` where nobody watches over them, and their leases end.
+    pub(crate) burials_each: Option<Duration>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) topics: BTreeMap<TopicName, Arc<Topic>>,
     pub(crate) permits: Permits,
@@ -63,6 +65,7 @@ pub(crate) struct GroupParts {
     pub(crate) form: Inbox,
     pub(crate) store: Option<InboxParts>,
     pub(crate) has_pulse: bool,
+    pub(crate) burials_each: Option<Duration>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) handlers: BTreeMap<TopicName, (TopicOrder, Vec<Handler>)>,
     pub(crate) environment: Environment,
@@ -81,6 +84,7 @@ impl Group {
             form,
             store,
             has_pulse,
+            burials_each,
             transport,
             handlers,
             environment,
@@ -119,12 +123,14 @@ impl Group {
         let poll = effective_poll(settings.park_poll, has_pulse);
         Self {
             pickup_poll: store.as_ref().map(|_| poll),
+            burials_each,
             permits: Permits::new(settings.concurrency),
             counters: Counters::default(),
             watch: Watch::new(
                 environment.clock.clone(),
                 environment.life.clone(),
                 settings.lease,
+                planted,
             ),
             stopping,
             cancelled: CancellationToken::new(),
@@ -152,9 +158,7 @@ impl Group {
     /// The arrival with which the store is asked whether a message may run.
     pub(crate) fn asked(&self, topic: &Topic, arrival: &Arrival) -> Arrival {
         let mut arrival = arrival.clone();
-        if crate::plant::planted!(self.planted, ParkedKeyForgotten)
-            && !topic.parked_here(arrival.key.as_ref())
-        {
+        if planted!(self.planted, ParkedKeyForgotten) && !topic.parked_here(arrival.key.as_ref()) {
             arrival.key = None;
         }
         arrival

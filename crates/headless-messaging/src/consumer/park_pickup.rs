@@ -37,7 +37,10 @@ pub(crate) async fn pick_up(group: Arc<Group>, store: InboxParts) -> Result<Next
     let owner = group.environment.owner;
     let request =
         ClaimParked::new(owner, group.name.clone(), limit, group.settings.lease).with_except_topics(except);
-    let asked_at = group.environment.clock.monotonic();
+    if !group.environment.is_alive() {
+        return Ok(Next::Wait);
+    }
+    let asked = group.environment.ask();
     CrashPoint::ParkClaiming.reach()?;
     let clock = &*group.environment.clock;
     let rows = store_call(clock, "parked.claim", store.parked.claim(&request)).await?;
@@ -55,7 +58,7 @@ pub(crate) async fn pick_up(group: Arc<Group>, store: InboxParts) -> Result<Next
             rows: rows
                 .into_iter()
                 .map(|row| {
-                    let guard = group.watch.hold(row.claim, asked_at);
+                    let guard = group.watch.hold(row.claim, asked);
                     (row, guard)
                 })
                 .collect(),

@@ -6,7 +6,7 @@ use headless_abstractions::{
     Admission, AttemptUse, Bury, Claim, Failure, FailureCause, Hold, InboxParts, InboxState, Marked, Park,
     Parked, Result,
 };
-use headless_core::{Backoff, CrashPoint, Verdict, store_call};
+use headless_core::{Backoff, CrashPoint, Listener, Verdict, store_call};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -43,6 +43,8 @@ pub(crate) struct Process<'a> {
     pub(crate) failures: Vec<Failure>,
     /// Whether a call was ended by the deadline of a shutdown.
     shut_down: bool,
+    /// Woken when what others held may be free.
+    freed: Listener,
 }
 
 /// What to do next with the message.
@@ -72,6 +74,7 @@ impl<'a> Process<'a> {
             hold: None,
             failures: Vec::new(),
             shut_down: false,
+            freed: group.environment.wakeups.freed().listen(),
         }
     }
 
@@ -80,16 +83,6 @@ impl<'a> Process<'a> {
         let Some(store) = self.group.store.clone() else {
             return crate::consumer::without_store::run(self).await;
         };
-        if let Hold::Running { epoch, .. } = self.item.hold
-            && self.hold.is_none()
-        {
-            let claim = Claim::new(self.item.message.id, epoch);
-            self.hold = Some(
-                self.group
-                    .watch
-                    .hold(claim, self.group.environment.clock.monotonic()),
-            );
-        }
         for turns in 0.. {
             let step = match self.step(&store).await {
                 // A store whose answers contradict each other must not be asked as fast as it answers.
@@ -150,15 +143,16 @@ impl<'a> Process<'a> {
     async fn admit(&mut self, store: &InboxParts) -> Stoppable<Option<Step>> {
         let (owner, lease) = (self.group.environment.owner, self.group.settings.lease);
         let arrivals = [self.group.asked(self.topic, &self.item.arrival)];
-        let clock = &self.group.environment.clock;
-        let (answers, asked_at) = self
+        self.alive().await?;
+        let environment = &self.group.environment;
+        let (answers, asked) = self
             .insist("inbox.admit", || async {
                 // Of the try that succeeds: the lease is counted from no earlier one.
-                let asked_at = clock.monotonic();
+                let asked = environment.ask();
                 CrashPoint::InboxAdmitting.reach()?;
                 let answers = store.inbox.admit(owner, lease, &arrivals).await?;
                 CrashPoint::InboxAdmitted.reach()?;
-                Ok((answers, asked_at))
+                Ok((answers, asked))
             })
             .await?;
         Ok(match answers.first() {
@@ -170,13 +164,13 @@ impl<'a> Process<'a> {
                 self.hold = Some(
                     self.group
                         .watch
-                        .hold(Claim::new(self.item.message.id, epoch), asked_at),
+                        .hold(Claim::new(self.item.message.id, epoch), asked),
                 );
                 None
             }
             Some(&Admission::Settled(state)) => Some(Step::End(self.settled_before(state))),
             Some(&Admission::Busy { lease_left }) => {
-                self.hold_off(lease_left).await?;
+                self.wait_for_holder(lease_left).await?;
                 Some(Step::Again)
             }
             Some(Admission::Behind) => Some(self.park_behind(store).await?),
@@ -262,7 +256,7 @@ impl<'a> Process<'a> {
         if self.group.cancelled.is_cancelled() {
             return Err(Stopped);
         }
-        if self.hold.as_ref().is_some_and(|hold| hold.lost().is_cancelled()) {
+        if self.hold.as_ref().is_some_and(HoldGuard::is_lost) {
             // It was lost while the call waited: what is called now could not be marked.
             return Ok(CallEnd::LeaseLost);
         }
@@ -331,7 +325,7 @@ impl<'a> Process<'a> {
             Marked::Busy { lease_left } => {
                 // To ask for admission again would be to wait for the hold that is renewed here.
                 self.item.must_admit = self.item.hold == Hold::Absent;
-                self.hold_off(lease_left).await?;
+                self.wait_for_holder(lease_left).await?;
                 Ok(Step::Again)
             }
             Marked::Behind => self.park_behind(store).await,
@@ -535,7 +529,42 @@ impl<'a> Process<'a> {
         Ok(entry.is_some_and(|entry| entry.state == InboxState::Processed))
     }
 
-    /// Waits outside the concurrency count: the message runs elsewhere, or there is no room for it.
+    /// Waits, outside the concurrency count, while the store may have given this node up: what it claimed then would not
+    /// be its own.
+    async fn alive(&mut self) -> Stoppable<()> {
+        let environment = &self.group.environment;
+        if environment.is_alive() {
+            return Ok(());
+        }
+        self.permit = None;
+        tokio::select! {
+            biased;
+            () = self.group.stopping.cancelled() => return Err(Stopped),
+            () = self.item.revoked.cancelled() => return Err(Stopped),
+            () = environment.alive() => {}
+        }
+        self.permit = self.group.permits.acquire().await;
+        Ok(())
+    }
+
+    /// Waits, outside the concurrency count, for the end of another's hold: of its lease, or of its owner, which may be
+    /// buried meanwhile.
+    async fn wait_for_holder(&mut self, lease_left: Duration) -> Stoppable<()> {
+        self.permit = None;
+        let time = lease_left.clamp(Duration::from_millis(10), self.group.settings.lease);
+        let time = self.group.burials_each.map_or(time, |each| time.min(each));
+        tokio::select! {
+            biased;
+            () = self.group.stopping.cancelled() => return Err(Stopped),
+            () = self.item.revoked.cancelled() => return Err(Stopped),
+            () = self.freed.woken() => {}
+            () = tokio::time::sleep(time) => {}
+        }
+        self.permit = self.group.permits.acquire().await;
+        Ok(())
+    }
+
+    /// Waits outside the concurrency count: there is no room for the message, or the store's answers make no sense.
     async fn hold_off(&mut self, time: Duration) -> Stoppable<()> {
         self.permit = None;
         self.wait(time.clamp(Duration::from_millis(10), self.group.settings.lease))

@@ -11,11 +11,14 @@ use std::{
 
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use headless_abstractions::{Claim, Clock, GroupName, InboxStore, Owner, Result, Settled, TopicName};
-use headless_core::{Life, metric, store_call};
+use headless_core::{Asked, Life, metric, store_call};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::consumer::Deadline;
+use crate::{
+    consumer::Deadline,
+    plant::{Planted, planted},
+};
 
 /// A call that has been told to end and has not ended after this is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
@@ -29,6 +32,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     life: Life,
     lease: Duration,
+    planted: Planted,
     next_id: AtomicU64,
     state: Mutex<State>,
     sooner: Notify,
@@ -45,11 +49,20 @@ struct State {
 #[derive(Debug)]
 struct Held {
     claim: Claim,
-    /// Just before it was asked for.
-    asked_at: Duration,
+    asked: Asked,
     /// Past this our hold may have ended by the store's clock. Measured from before the request was sent.
     valid_until: Duration,
     lost: CancellationToken,
+}
+
+impl Shared {
+    /// Past this a hold may be another's: its lease has ended, or its owner's life.
+    fn ends_at(&self, held: &Held) -> Duration {
+        if planted!(self.planted, LifeIgnored) {
+            return held.valid_until;
+        }
+        held.valid_until.min(self.life.until_of(held.asked))
+    }
 }
 
 #[derive(Debug)]
@@ -72,6 +85,14 @@ impl HoldGuard {
     /// Cancelled when the hold is lost, or may be.
     pub(crate) fn lost(&self) -> &CancellationToken {
         &self.lost
+    }
+
+    /// Whether it is lost, or may be, by the clock: also where the process stood still, and nothing could be cancelled.
+    pub(crate) fn is_lost(&self) -> bool {
+        if !self.lost.is_cancelled() && self.watch.has_ended(self.id) {
+            self.lost.cancel();
+        }
+        self.lost.is_cancelled()
     }
 }
 
@@ -103,37 +124,40 @@ impl Drop for CallGuard {
 }
 
 impl Watch {
-    pub(crate) fn new(clock: Arc<dyn Clock>, life: Life, lease: Duration) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, life: Life, lease: Duration, planted: Planted) -> Self {
         Self(Arc::new(Shared {
             clock,
             life,
             lease,
+            planted,
             next_id: AtomicU64::new(0),
             state: Mutex::default(),
             sooner: Notify::new(),
         }))
     }
 
-    /// Renews this claim from now on; `asked_at` is the monotonic time just before it was asked for.
-    pub(crate) fn hold(&self, claim: Claim, asked_at: Duration) -> HoldGuard {
-        self.hold_together(claim, asked_at, CancellationToken::new())
+    /// Renews this claim from now on; `asked` is from just before it was asked for.
+    pub(crate) fn hold(&self, claim: Claim, asked: Asked) -> HoldGuard {
+        self.hold_together(claim, asked, CancellationToken::new())
     }
 
     /// As [`hold`](Self::hold), with a token that other holds share: the loss of one is the loss of all.
-    pub(crate) fn hold_together(
-        &self,
-        claim: Claim,
-        asked_at: Duration,
-        lost: CancellationToken,
-    ) -> HoldGuard {
+    pub(crate) fn hold_together(&self, claim: Claim, asked: Asked, lost: CancellationToken) -> HoldGuard {
         let id = self.next_id();
         let held = Held {
             claim,
-            asked_at,
-            valid_until: self.valid_until(asked_at),
+            asked,
+            valid_until: self.valid_until(asked.at()),
             lost: lost.clone(),
         };
-        self.with(|state| state.holds.insert(id, held));
+        let ends_at = self.0.ends_at(&held);
+        let too_late = self.with(|state| {
+            state.holds.insert(id, held);
+            ends_at < state.wakes_at
+        });
+        if too_late {
+            self.0.sooner.notify_one();
+        }
         HoldGuard {
             watch: self.clone(),
             id,
@@ -187,14 +211,7 @@ impl Watch {
                 next_renewal = now + interval;
                 renewal = self.renewal(inbox.clone(), group.clone(), owner);
             }
-            // Deadlines may be extended and are then found too early, which costs a turn of the loop and nothing else.
-            let wake_at = self
-                .next_deadline(now)
-                .map_or(next_renewal, |at| at.min(next_renewal));
-            let pause = wake_at
-                .saturating_sub(now)
-                .clamp(Duration::from_millis(1), interval);
-            self.with(|state| state.wakes_at = now + pause);
+            let pause = self.plan(now, next_renewal);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -203,7 +220,7 @@ impl Watch {
                     self.renewed(&group, ended);
                 }
                 () = self.0.sooner.notified() => {}
-                () = life.changed() => {}
+                () = life.woken() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -216,7 +233,10 @@ impl Watch {
         group: GroupName,
         owner: Owner,
     ) -> Option<BoxFuture<'static, Renewal>> {
-        let claims: Vec<Claim> = self.with(|state| state.holds.values().map(|held| held.claim).collect());
+        let claims: Vec<Claim> = self.with(|state| {
+            let kept = state.holds.values().filter(|held| !held.lost.is_cancelled());
+            kept.map(|held| held.claim).collect()
+        });
         if claims.is_empty() {
             return None;
         }
@@ -256,8 +276,7 @@ impl Watch {
     /// Ends calls past their deadline and holds past their validity; reports calls that do not end.
     fn end_overdue(&self, group: &GroupName, now: Duration) {
         self.with(|state| {
-            let life = &self.0.life;
-            let is_over = |held: &&Held| held.valid_until <= now || !life.allows(held.asked_at, now);
+            let is_over = |held: &&Held| self.0.ends_at(held) <= now;
             for held in state.holds.values().filter(is_over) {
                 held.lost.cancel();
             }
@@ -276,7 +295,9 @@ impl Watch {
         });
     }
 
-    fn next_deadline(&self, now: Duration) -> Option<Duration> {
+    /// How long the watch may sleep; what is added meanwhile and ends sooner wakes it.
+    fn plan(&self, now: Duration, next_renewal: Duration) -> Duration {
+        let interval = self.0.lease / 3;
         self.with(|state| {
             let calls = state
                 .calls
@@ -294,8 +315,22 @@ impl Watch {
                 .holds
                 .values()
                 .filter(|held| !held.lost.is_cancelled())
-                .map(|held| held.valid_until.min(self.0.life.until()));
-            calls.chain(holds).min()
+                .map(|held| self.0.ends_at(held));
+            // Deadlines may be extended and are then found too early, which costs a turn of the loop and nothing else.
+            let wake_at = calls.chain(holds).fold(next_renewal, Duration::min);
+            let pause = wake_at
+                .saturating_sub(now)
+                .clamp(Duration::from_millis(1), interval);
+            state.wakes_at = now + pause;
+            pause
+        })
+    }
+
+    fn has_ended(&self, id: u64) -> bool {
+        let now = self.now();
+        self.with(|state| {
+            let held = state.holds.get(&id);
+            held.is_none_or(|held| self.0.ends_at(held) <= now)
         })
     }
 
@@ -322,3 +357,6 @@ struct Renewal {
     asked_at: Duration,
     outcome: Result<Settled>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ pub(super) async fn join(plan: &Plan) -> Result<Option<Membership>> {
     }
 }
 
-/// Pauses these groups whenever the life of this node is over, until another begins.
+/// Pauses these groups whenever the life of this node is over, until it goes on or another begins.
 pub(super) async fn follow_life(environment: Environment, groups: Vec<Arc<Group>>, stop: CancellationToken) {
     let mut listener = environment.life.listen();
     let mut was_over = false;
@@ -43,7 +43,7 @@ pub(super) async fn follow_life(environment: Environment, groups: Vec<Arc<Group>
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = listener.changed() => {}
+            () = listener.woken() => {}
             () = ends => {}
         }
     }

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use headless_abstractions::{Claim, Clock, OutboxStore, Owner};
-use headless_core::store_call;
+use headless_abstractions::{Claim, Clock, Error, ErrorKind, OutboxStore, Owner};
+use headless_core::{Asked, store_call};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
@@ -12,7 +12,7 @@ use super::Shared;
 /// than at the store, whatever the store's clock says.
 pub(super) struct Lease<'a> {
     shared: &'a Shared,
-    began: Duration,
+    asked: Asked,
 }
 
 impl<'a> Lease<'a> {
@@ -20,14 +20,33 @@ impl<'a> Lease<'a> {
     pub(super) fn begin(shared: &'a Shared) -> Self {
         Self {
             shared,
-            began: shared.environment.clock.monotonic(),
+            asked: shared.environment.ask(),
         }
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    /// Why others may have the rows by now; `None` when they have not.
+    pub(super) fn ended(&self) -> Option<Error> {
         let environment = &self.shared.environment;
-        let now = environment.clock.monotonic();
-        self.age() >= self.shared.config.lease || !environment.life.allows(self.began, now)
+        if !environment.life.allows(self.asked, environment.clock.monotonic()) {
+            return Some(given_up());
+        }
+        let lease = self.shared.config.lease;
+        (self.age() >= lease).then(|| {
+            Error::new(
+                ErrorKind::Timeout,
+                format!(
+                    "the claim took longer than its lease of {lease:?}, so that nothing was sent: look at the store, or \
+                     raise `relay.lease`"
+                ),
+            )
+            .with_operation("relay")
+        })
+    }
+
+    /// Waits until this node's life is over, or another has begun, and says so.
+    pub(super) async fn lost_with_life(&self) -> Error {
+        self.shared.environment.lost(self.asked).await;
+        given_up()
     }
 
     /// Renews these claims until the answer is dropped.
@@ -51,8 +70,17 @@ impl<'a> Lease<'a> {
             .environment
             .clock
             .monotonic()
-            .saturating_sub(self.began)
+            .saturating_sub(self.asked.at())
     }
+}
+
+fn given_up() -> Error {
+    Error::new(
+        ErrorKind::LeaseLost,
+        "the store may have given this node up since it claimed: others have the messages now, or will; look at the task \
+         `heartbeat`",
+    )
+    .with_operation("relay")
 }
 
 async fn renew(

@@ -1,1 +1,1 @@
-select * from {schema}.node_bury($1)
+select * from {schema}.node_bury()

@@ -1,4 +1,1 @@
-update {schema}.node n
-set ended = 3, ended_at = clock_timestamp()
-where n.incarnation = $2 and n.owner = $1 and n.ended is null and clock_timestamp() - n.heard_at < n.dead_after
-returning true
+select {schema}.node_leave($1, $2)

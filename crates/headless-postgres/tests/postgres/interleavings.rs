@@ -16,7 +16,7 @@ mod outsiders;
 #[path = "interleavings/overlaps.rs"]
 mod overlaps;
 #[path = "interleavings/pause.rs"]
-mod pause;
+pub(crate) mod pause;
 #[path = "interleavings/play.rs"]
 mod play;
 #[path = "interleavings/steps.rs"]

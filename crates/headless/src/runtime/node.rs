@@ -36,6 +36,9 @@ struct Teller {
 struct Told {
     version: &'static str,
     uptime_seconds: u64,
+    /// The memory that the process has; only Linux says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resident_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     relay: Option<RelayTold>,
     groups: Vec<GroupTold>,
@@ -102,6 +105,7 @@ impl Teller {
         Told {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: now.saturating_sub(self.began).as_secs(),
+            resident_bytes: resident_bytes(),
             relay: relay.map(|status| RelayTold {
                 relayed: status.relayed,
                 failing: status.failing,
@@ -115,6 +119,21 @@ impl Teller {
             is_shortened: false,
         }
     }
+}
+
+/// The memory that this process has, where the system says it in a file.
+fn resident_bytes() -> Option<u64> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    resident_of(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// As `VmRSS:     5120 kB` says it.
+fn resident_of(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
 }
 
 /// The facts, or that they are too large.
@@ -152,5 +171,18 @@ fn task(name: String, status: &TaskStatus, now: Duration) -> TaskTold {
             .as_ref()
             .map(|error| error.chars().take(MOST_ERROR).collect()),
         last_run_seconds_ago: status.last_run.map(|at| now.saturating_sub(at).as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn should_read_the_memory_when_the_system_says_it() {
+        let status = "Name:\theadless\nVmHWM:\t    9000 kB\nVmRSS:\t    5120 kB\nThreads:\t4\n";
+        assert_eq!(resident_of(status), Some(5_120 * 1_024));
+        assert_eq!(resident_of("Name:\theadless\n"), None);
+        assert_eq!(resident_bytes().is_some(), cfg!(target_os = "linux"));
     }
 }

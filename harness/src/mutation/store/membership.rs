@@ -60,7 +60,12 @@ impl MutantMembership {
 #[async_trait]
 impl MembershipStore for MutantMembership {
     async fn register(&self, registration: &Registration) -> Result<Incarnation> {
-        let incarnation = self.inner.register(registration).await?;
+        let mut registration = registration.clone();
+        if self.is(Mutation::RebirthKeepsClaims) {
+            // As if nobody ever died: an earlier incarnation has left by this, and nothing is freed.
+            registration = registration.with_silence(Registration::SHORTEST, Registration::LONGEST)?;
+        }
+        let incarnation = self.inner.register(&registration).await?;
         let first = self.mutant.bug.seen(|seen| {
             let all = seen.incarnations.entry(registration.owner).or_default();
             all.push(incarnation);
@@ -96,6 +101,19 @@ impl MembershipStore for MutantMembership {
         if self.is(Mutation::LeaveForgotten) {
             return Ok(true);
         }
+        if self.is(Mutation::LateLeaveFrees) {
+            self.free([owner]).await?;
+        }
+        if self.is(Mutation::LeaveKeepsClaims) {
+            // Out by another registration, which keeps its claims.
+            let nodes = self.inner.list(None, MANY).await?.items;
+            let Some(node) = nodes.into_iter().find(|node| node.incarnation == incarnation) else {
+                return Ok(false);
+            };
+            let registration = Registration::new(owner, &node.service, &node.node)?;
+            self.inner.register(&registration).await?;
+            return Ok(true);
+        }
         self.inner.leave(owner, incarnation).await
     }
 
@@ -113,6 +131,16 @@ impl MembershipStore for MutantMembership {
         }
         if self.is(Mutation::DeathFreesEveryone) {
             self.free(self.owners(NodeState::Alive).await?).await?;
+        }
+        if self.is(Mutation::DeathFreesStrangers) {
+            let strangers: Vec<Owner> = self.mutant.bug.seen(|seen| {
+                let held = seen.outbox.values().chain(seen.inbox.values());
+                let owners = held.map(|held| held.owner);
+                owners
+                    .filter(|owner| !seen.incarnations.contains_key(owner))
+                    .collect()
+            });
+            self.free(strangers).await?;
         }
         if self.is(Mutation::SuspicionFrees) {
             self.free(self.owners(NodeState::Suspected).await?).await?;

@@ -233,3 +233,63 @@ fn should_find_a_wrong_end() {
 fn should_find_a_message_that_could_not_be_published() {
     assert_eq!(broken(&[], &one()), [Rule::Drains]);
 }
+
+/// Ann holds a message and acts on it; `then` happens; Bob is given it and commits his effect.
+fn given_out_after(must_hold: bool, then: &[Fact]) -> Vec<Rule> {
+    let held_by = |node: &str| Fact::HeldBy(group(), id_of(1), node.into());
+    let began = Fact::Began("ann".into(), group(), vec![id_of(1)], must_hold, 1);
+    let facts: Vec<Fact> = [stored(1), granted(1, 1), held_by("ann"), began]
+        .into_iter()
+        .chain(then.iter().cloned())
+        .chain([granted(1, 2), held_by("bob"), effect(1), Fact::Ended(1)])
+        .collect();
+    broken(&facts, &one())
+}
+
+#[test]
+fn should_find_a_message_that_is_given_out_while_another_acts_on_it() {
+    assert_eq!(given_out_after(true, &[]), [Rule::OneOwner]);
+    assert_eq!(given_out_after(true, &[Fact::Ended(1)]), []);
+    assert_eq!(given_out_after(false, &[]), [], "nobody held it");
+}
+
+#[test]
+fn should_ask_nothing_of_a_node_that_stood_still_until_it_is_heard_again() {
+    let (ann, bob): (std::sync::Arc<str>, std::sync::Arc<str>) = ("ann".into(), "bob".into());
+    let [stopped, resumed, heard] = [
+        Fact::Stopped(ann.clone()),
+        Fact::Resumed(ann.clone()),
+        Fact::Heard(ann.clone()),
+    ];
+    assert_eq!(given_out_after(true, std::slice::from_ref(&stopped)), []);
+    assert_eq!(
+        given_out_after(true, &[Fact::Stopped(bob)]),
+        [Rule::OneOwner],
+        "another stood still"
+    );
+    // What it is given and begins once it goes on says nothing before it is heard, and everything after that.
+    let again = [
+        Fact::Ended(1),
+        granted(1, 2),
+        Fact::HeldBy(group(), id_of(1), ann.clone()),
+        Fact::Began(ann, group(), vec![id_of(1)], true, 2),
+        granted(1, 3),
+    ];
+    let history = |before: &[&Fact]| -> Vec<Rule> {
+        let facts: Vec<Fact> = [&stored(1), &granted(1, 1)]
+            .into_iter()
+            .chain(before.iter().copied())
+            .chain(&again)
+            .cloned()
+            .chain([effect(1)])
+            .collect();
+        broken(&facts, &one())
+    };
+    assert_eq!(history(&[&stopped, &resumed]), []);
+    assert_eq!(
+        history(&[&stopped, &heard, &resumed]),
+        [],
+        "a heartbeat that was on its way"
+    );
+    assert_eq!(history(&[&stopped, &resumed, &heard]), [Rule::OneOwner]);
+}

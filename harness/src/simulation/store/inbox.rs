@@ -24,6 +24,8 @@ impl InboxStore for SimStore {
                 if let Admission::Run { epoch, .. } = answer {
                     self.gate
                         .fact(Fact::Granted(arrival.group.clone(), arrival.id, *epoch));
+                    self.gate
+                        .fact(Fact::HeldBy(arrival.group.clone(), arrival.id, self.gate.name()));
                 }
             }
             let each = arrivals.iter().zip(answers);

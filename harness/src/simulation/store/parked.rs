@@ -49,6 +49,8 @@ impl ParkedStore for SimStore {
             for row in rows {
                 let (id, epoch) = (row.claim.id, row.claim.epoch);
                 self.gate.fact(Fact::Granted(request.group.clone(), id, epoch));
+                self.gate
+                    .fact(Fact::HeldBy(request.group.clone(), id, self.gate.name()));
             }
             let named: Vec<Claim> = rows.iter().map(|row| row.claim).collect();
             format!("{} {}", request.group, claims(&named))

@@ -30,7 +30,7 @@ impl Pause {
 }
 
 /// Looks until a statement that has this name, of a function as a rule, waits for a lock: of a pause, or of somebody's row.
-pub(super) async fn until_waits(world: &World, function: &str) {
+pub(crate) async fn until_waits(world: &World, function: &str) {
     let mut conn = world.conn().await;
     eventually(&format!("{function} waits"), async || {
         sqlx::query(world.sql(WAITS))
@@ -45,7 +45,7 @@ pub(super) async fn until_waits(world: &World, function: &str) {
 }
 
 /// A session that stays in a transaction after these statements.
-pub(super) async fn open(world: &World, statements: &str) -> PgConnection {
+pub(crate) async fn open(world: &World, statements: &str) -> PgConnection {
     let mut conn = world.conn().await;
     sqlx::raw_sql(world.sql(statements))
         .execute(&mut conn)
@@ -55,13 +55,13 @@ pub(super) async fn open(world: &World, statements: &str) -> PgConnection {
 }
 
 /// Commits what such a session has done.
-pub(super) async fn commit(mut conn: PgConnection) {
+pub(crate) async fn commit(mut conn: PgConnection) {
     sqlx::raw_sql("commit").execute(&mut conn).await.unwrap();
     conn.close().await.unwrap();
 }
 
 /// Looks until no statement that has this in it waits any more.
-pub(super) async fn until_gone(world: &World, text: &str) {
+pub(crate) async fn until_gone(world: &World, text: &str) {
     let mut conn = world.conn().await;
     eventually(&format!("{text} no longer waits"), async || {
         let waits = sqlx::query(world.sql(WAITS))

@@ -1,0 +1,2 @@
+begin;
+select from {schema}.outbox_batch for update
