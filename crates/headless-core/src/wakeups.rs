@@ -70,6 +70,7 @@ pub struct Wakeups(Arc<Kinds>);
 
 #[derive(Debug, Default)]
 struct Kinds {
+    heartbeat: Signal,
     outbox: Signal,
     parked: Signal,
 }
@@ -79,6 +80,12 @@ impl Wakeups {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// This node has something to say that should not wait for its next heartbeat.
+    #[must_use]
+    pub fn heartbeat(&self) -> &Signal {
+        &self.0.heartbeat
     }
 
     /// Messages may be waiting in the outbox.

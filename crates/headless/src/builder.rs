@@ -5,7 +5,7 @@ use std::{any::Any, sync::Arc};
 use headless_abstractions::{Error, ErrorKind, Result, Store, StoreParts, Transport};
 use headless_core::{Codec, Codecs, ControlRuntime, Environment, Event, Spawner, State};
 use headless_messaging::{
-    Consumer, Messaging, Ordered, OutgoingLimits, Plan, PulseConfig, PurgeConfig, RelayConfig,
+    Consumer, ControlConfig, Messaging, Ordered, OutgoingLimits, Plan, PulseConfig, PurgeConfig, RelayConfig,
 };
 use tokio::runtime::Handle;
 
@@ -299,6 +299,9 @@ impl Builder {
         if self.settings.registers() {
             plan.service = self.service.as_ref().map(|service| service.value.clone());
         }
+        plan.control = self.service.as_ref().map(|service| {
+            ControlConfig::new(service.value.clone()).with_interval(self.settings.control_interval())
+        });
         for problem in self.problems().into_iter().chain(of_settings) {
             plan.problem(problem);
         }

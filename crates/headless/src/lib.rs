@@ -22,6 +22,7 @@
 
 mod builder;
 mod config;
+mod depths;
 #[cfg(all(doctest, feature = "memory"))]
 mod doc_tests;
 mod node;
@@ -37,24 +38,27 @@ pub mod testing;
 
 pub use builder::{Builder, Headless};
 pub use config::Config;
+pub use depths::Depths;
 pub use headless_abstractions::{
-    Change, ContentType, CorrelationId, Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter,
-    DeadLetterStats, DeadLetterTally, Edit, Edited, Error, ErrorKind, Failure, FailureCause, GroupName,
-    HeaderName, HeaderValue, Headers, IdempotencyKey, Incarnation, Message, MessageId, MessageType,
-    NodeEntry, NodeFacts, NodeState, Origin, Page, ParkLimits, PartitionKey, Priority, Redelivery, Redrive,
-    Redriven, Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext,
+    Change, ContentType, ControlEntry, ControlSubject, ControlVersion, CorrelationId, Cursor, DeadId,
+    DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterStats, DeadLetterTally, DesiredState, Edit,
+    Edited, Error, ErrorKind, Failure, FailureCause, GroupName, HeaderName, HeaderValue, Headers,
+    IdempotencyKey, InboxStats, Incarnation, Message, MessageId, MessageType, NodeEntry, NodeFacts,
+    NodeState, Origin, OutboxStats, Page, ParkLimits, PartitionKey, Priority, Redelivery, Redrive, Redriven,
+    Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext,
 };
 pub use headless_core::{
-    Backoff, Codec, Codecs, Environment, Event, HandlerError, HandlerResult, Json, MessagePack, Nodes, Raw,
-    RawBytes, Retry, SeededRandom, Spawner, State, SystemClock, SystemRandom, TaskStatus, UnitOfWork,
-    Verdict, Wake, metric,
+    Backoff, Changed, Codec, Codecs, Control, Environment, Event, HandlerError, HandlerResult, Json,
+    MessagePack, Nodes, Raw, RawBytes, Retry, SeededRandom, Spawner, State, SystemClock, SystemRandom,
+    TaskStatus, UnitOfWork, Verdict, Wake, metric,
 };
 #[cfg(feature = "memory")]
 pub use headless_memory::{Memory, MemoryConfig, MemoryTx};
 pub use headless_messaging::{
     Attempt, BatchContext, CircuitBreaker, Consumer, ConsumerHandle, ConsumerSettings, ConsumerStats,
-    Context, DeadLetters, DiscardMatching, Inbox, MessageBuilder, Ordered, ParkSettings, PauseReason,
-    PublishExt, PublishOutcome, Published, Publisher, RedriveMatching, RelayStatus, SubscriptionStatus,
+    Context, ControlStatus, DeadLetters, DiscardMatching, Inbox, MessageBuilder, Ordered, ParkSettings,
+    PauseReason, PublishExt, PublishOutcome, Published, Publisher, RedriveMatching, RelayStatus,
+    SubscriptionStatus,
 };
 #[cfg(feature = "postgres")]
 pub use headless_postgres::{Postgres, PostgresTx};
@@ -62,6 +66,9 @@ pub use headless_postgres::{Postgres, PostgresTx};
 pub use headless_rabbitmq::{Namespace as RabbitMqNamespace, RabbitMq, RabbitMqConfig};
 pub use preset::Preset;
 pub use providers::{AnyStore, AnyTransport, Connected, ProviderUrl, Providers};
-pub use runtime::{Backlog, GroupHealth, Health, Runtime};
+pub use runtime::{
+    Backlog, ControlReport, GroupHealth, GroupReport, Health, NodeReport, RelayReport, Runtime,
+    SubscriptionReport, TaskReport,
+};
 pub use sandbox::Sandbox;
 pub use settings::{Setting, Source};
