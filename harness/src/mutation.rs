@@ -430,6 +430,8 @@ mutations! {
         AgeForgotten,
         /// Limits and cursors are bent into what fits.
         ControlUnchecked,
+        /// The pulse never shows that operators want something else.
+        PulseHidesChanges,
     }
 }
 

@@ -153,8 +153,9 @@ impl Database {
         let answer = step(&mut state, self.clock.monotonic());
         let outbox = std::mem::take(&mut state.outbox.stirred);
         let inbox = std::mem::take(&mut state.inbox.stirred);
+        let control = std::mem::take(&mut state.control.stirred);
         let freed = std::mem::take(&mut state.freed);
-        let ready = outbox || inbox;
+        let ready = outbox || inbox || control;
         if ready {
             state.generation += 1;
         }

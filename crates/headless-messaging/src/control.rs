@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct ControlConfig {
     /// The service that it is a process of.
     pub service: String,
-    /// The longest time between two looks at what is wanted. Default 5 s.
+    /// The longest time between two looks at what is wanted. A pulse of the store tells of changes before. Default 5 s.
     pub interval: Duration,
 }
 
@@ -125,7 +125,9 @@ impl Steering {
 
     /// Looks at what is wanted until `stop`, as the background task `control`, among the control tasks.
     pub(crate) fn run(self: &Arc<Self>, stop: CancellationToken) -> JoinHandle<()> {
-        let spec = TaskSpec::new("control", self.config.interval).with_control();
+        let spec = TaskSpec::new("control", self.config.interval)
+            .with_wake(self.environment.wakeups.control())
+            .with_control();
         let steering = self.clone();
         self.environment.background.spawn(spec, stop, move || {
             let steering = steering.clone();

@@ -15,6 +15,7 @@ use crate::{
     page::{Cursors, one_more_than},
     span::{count, span},
     sql::statements,
+    wake::Signal,
 };
 
 statements! {
@@ -30,7 +31,7 @@ statements! {
 impl ControlStore for Postgres {
     async fn put(&self, change: &ControlChange) -> Result<ControlPut> {
         let shared = &self.shared;
-        shared
+        let put = shared
             .call("put", async {
                 let mut session = shared.session().await?;
                 let row = sqlx::query(shared.desired.put.get())
@@ -55,7 +56,11 @@ impl ControlStore for Postgres {
                     Some(version) => Ok(ControlPut::Stored(ControlVersion::new(version.unsigned_abs()))),
                 }
             })
-            .await
+            .await?;
+        if let ControlPut::Stored(_) = put {
+            shared.wake.notify(Signal::Store);
+        }
+        Ok(put)
     }
 
     async fn list(&self, service: &str, after: Option<&Cursor>, limit: usize) -> Result<Page<ControlEntry>> {

@@ -19,7 +19,7 @@ pub(super) const ORDERS: &str = "orders";
 
 /// A process of a case, with the desired state of its store at hand.
 pub(super) struct Operator<S: Store> {
-    _node: Node<S>,
+    pub(super) node: Node<S>,
     pub(super) control: Arc<dyn ControlStore>,
 }
 
@@ -28,7 +28,7 @@ impl<S: Store> Operator<S> {
     pub(super) async fn join<F: StoreFixture<Store = S>>(cx: &Cx<F>) -> CaseResult<Self> {
         let node = Node::join(cx).await?;
         match node.store.parts().control {
-            Some(control) => Ok(Self { _node: node, control }),
+            Some(control) => Ok(Self { node, control }),
             None => Err(CaseError::unproved("absent: the store keeps no desired state")),
         }
     }

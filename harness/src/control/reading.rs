@@ -10,9 +10,11 @@ use crate::{
     cx::Cx,
     fixture::StoreFixture,
     mutation::Mutation::{
-        AgeForgotten, ControlUnchecked, CursorSkips, OneControlPage, RevisionAhead, RevisionOfFirst,
+        AgeForgotten, ControlUnchecked, CursorSkips, OneControlPage, PulseHidesChanges, RevisionAhead,
+        RevisionOfFirst,
     },
     outbox::node::outlast_lease,
+    wait::within,
 };
 
 pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
@@ -27,6 +29,11 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
             "who lists after reading the revision sees every change up to it: none appears late"
         )
         .catching(&[RevisionAhead]),
+        case!(
+            should_show_the_revision_in_the_pulse_when_it_changes,
+            "the pulse has the revision, so that one question tells an idle node of changes too"
+        )
+        .catching(&[PulseHidesChanges]),
         case!(
             should_list_each_subject_once_when_it_takes_several_pages,
             "pages hold each subject once, also while others change"
@@ -116,6 +123,33 @@ async fn should_show_every_change_up_to_the_revision_when_many_change_at_once<F:
         ensure!(
             revision == ControlVersion::NONE || stored.contains(&revision),
             "revision {revision} is that of no change"
+        );
+    }
+    Ok(())
+}
+
+async fn should_show_the_revision_in_the_pulse_when_it_changes<F: StoreFixture>(cx: &Cx<F>) -> CaseResult {
+    let (operator, idle) = (Operator::join(cx).await?, Operator::join(cx).await?);
+    ensure_eq!(
+        idle.node.pulse.pulse().await?.control,
+        ControlVersion::NONE,
+        "the pulse before the first change"
+    );
+    for (service, name) in [(ORDERS, "a"), ("elsewhere", "a")] {
+        let change = ControlChange::new(service, group(name)?, paused(), "ada")?;
+        let stored = operator.stored(&change).await?;
+        // The hint may come or not; whichever it is, the pulse after it knows.
+        within(F::PATIENCE, "a wait", idle.node.pulse.wait_ready(cx.lease())).await??;
+        ensure_eq!(
+            idle.node.pulse.pulse().await?.control,
+            stored,
+            "the pulse after {name} of {service}"
+        );
+        operator.refused(&change).await?;
+        ensure_eq!(
+            idle.node.pulse.pulse().await?.control,
+            stored,
+            "the pulse after a conflict"
         );
     }
     Ok(())

@@ -15,6 +15,8 @@ use crate::Memory;
 pub(super) struct ControlTable {
     services: BTreeMap<Arc<str>, BTreeMap<String, Row>>,
     revision: u64,
+    /// Whether something was changed since the last step, so that waiters are to be woken.
+    pub(super) stirred: bool,
 }
 
 #[derive(Debug)]
@@ -30,6 +32,11 @@ impl Row {
 }
 
 impl ControlTable {
+    /// The version of the latest change.
+    pub(super) const fn revision(&self) -> ControlVersion {
+        ControlVersion::new(self.revision)
+    }
+
     fn put(&mut self, change: &ControlChange, now: Duration) -> Result<ControlPut> {
         let subject = change.subject.to_text();
         let rows = self.services.get(&change.service);
@@ -41,7 +48,8 @@ impl ControlTable {
             return Err(change.one_too_many());
         }
         self.revision += 1;
-        let version = ControlVersion::new(self.revision);
+        self.stirred = true;
+        let version = self.revision();
         let row = Row {
             entry: ControlEntry::new(change, version),
             at: now,
@@ -78,7 +86,6 @@ impl ControlStore for Memory {
 
     async fn revision(&self) -> Result<ControlVersion> {
         self.link.check("revision").await?;
-        let revision = self.server.database.read(|state, _| state.control.revision);
-        Ok(ControlVersion::new(revision))
+        Ok(self.server.database.read(|state, _| state.control.revision()))
     }
 }
