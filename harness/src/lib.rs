@@ -20,6 +20,7 @@ mod address;
 mod capabilities;
 mod case;
 mod consumer;
+mod control;
 mod cx;
 mod fault_proxy;
 mod faults;

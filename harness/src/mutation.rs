@@ -403,6 +403,44 @@ mutations! {
         /// A good-bye of an incarnation that has ended frees what its owner holds now.
         LateLeaveFrees,
     }
+    CONTROL {
+        /// What is wanted is answered as stored, and not stored.
+        ControlForgotten,
+        /// A change is stored whatever version it expects.
+        ExpectedIgnored,
+        /// A conflict does not say with what.
+        ConflictBlind,
+        /// A conflict moves the revision.
+        ConflictCounts,
+        /// Every change of a subject has the same version.
+        VersionStands,
+        /// What was taken back is as if it had never been.
+        VersionBeginsAnew,
+        /// What is taken back stays.
+        RemovalForgotten,
+        /// All services share their entries.
+        EntriesShared,
+        /// A topic of a group stands for the group.
+        TopicForgotten,
+        /// Who asked is not kept.
+        WhoForgotten,
+        /// What is beyond the bound of a service is answered as stored.
+        ControlUnbounded,
+        /// The revision stays where the first change left it.
+        RevisionOfFirst,
+        /// The revision counts a change that is still to come.
+        RevisionAhead,
+        /// Each page but the last loses a row.
+        CursorSkips,
+        /// The list of entries ends with its first page.
+        OneControlPage,
+        /// Every change was made just now.
+        AgeForgotten,
+        /// Limits and cursors are bent into what fits.
+        ControlUnchecked,
+        /// The pulse never shows that operators want something else.
+        PulseHidesChanges,
+    }
 }
 
 /// A fixture with a mutation planted at its driver seam; with none it changes nothing.

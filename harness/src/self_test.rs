@@ -6,7 +6,7 @@ use libtest_mimic::{Arguments, Completion, Trial};
 
 use crate::{
     case::{Case, Verdict},
-    consumer, inbox, membership,
+    consumer, control, inbox, membership,
     memory::MemoryFixture,
     mutation::{Mutated, Mutation},
     outbox,
@@ -22,6 +22,7 @@ pub fn mutation_self_test() -> ExitCode {
     trials.extend(suite("outbox", outbox::cases(), Mutation::OUTBOX));
     trials.extend(suite("inbox", inbox::cases(), Mutation::INBOX));
     trials.extend(suite("membership", membership::cases(), Mutation::MEMBERSHIP));
+    trials.extend(suite("control", control::cases(), Mutation::CONTROL));
     // Its mutations are those of the drivers: the drivers' own suites catch each of them.
     trials.extend(suite("consumer", consumer::cases(), &[]));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

@@ -12,6 +12,7 @@
 mod capabilities;
 mod claim;
 mod clock;
+mod control;
 mod dead_letter;
 mod error;
 mod failure;
@@ -39,6 +40,9 @@ pub mod wire;
 pub use capabilities::{OrderingGuarantee, TransportCapabilities};
 pub use claim::{Abandon, AttemptUse, Claim, Settled};
 pub use clock::{Clock, Random};
+pub use control::{
+    ControlChange, ControlEntry, ControlPut, ControlStore, ControlSubject, ControlVersion, DesiredState,
+};
 pub use dead_letter::{
     Bury, Change, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterQueries, DeadLetterStats,
     DeadLetterStore, DeadLetterTally, Edit, Edited, Origin, Redrive, Redriven,

@@ -4,7 +4,7 @@ use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::Result;
+use crate::{ControlVersion, Result};
 
 /// How soon there is work: the time until the next row is due, zero when one is now, `None` when there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,9 @@ pub struct Pulse {
     pub parked: Option<Duration>,
     /// Until the first lease of anyone that is live ends.
     pub expired_lease: Option<Duration>,
+    /// The latest change of what operators want, as [`ControlStore::revision`](crate::ControlStore::revision) answers it;
+    /// `NONE` where the store keeps none.
+    pub control: ControlVersion,
 }
 
 impl Pulse {
@@ -26,6 +29,7 @@ impl Pulse {
             outbox: None,
             parked: None,
             expired_lease: None,
+            control: ControlVersion::NONE,
         }
     }
 
@@ -49,12 +53,20 @@ impl Pulse {
         self.expired_lease = next;
         self
     }
+
+    /// With the latest change of what operators want.
+    #[must_use]
+    pub const fn with_control(mut self, revision: ControlVersion) -> Self {
+        self.control = revision;
+        self
+    }
 }
 
 /// The one question that an idle node asks its store, so that idling costs one round trip an interval.
 #[async_trait]
 pub trait PulseStore: Debug + Send + Sync + 'static {
-    /// Says how soon there is work, after reaping leases that have ended (a bounded number of them).
+    /// Says how soon there is work, after reaping leases that have ended (a bounded number of them), and what the latest
+    /// change is of what operators want.
     ///
     /// Blocks for a round trip. Repeating it is harmless.
     ///
@@ -62,7 +74,7 @@ pub trait PulseStore: Debug + Send + Sync + 'static {
     /// `Unavailable`, `Timeout`, `Denied`, `Closed`.
     async fn pulse(&self) -> Result<Pulse>;
 
-    /// Returns when there may be work, at the latest after `at_most`. A hint: it may return early, and it may miss
+    /// Returns when there may be work, or operators want something else, at the latest after `at_most`. A hint: it may return early, and it may miss
     /// work, which [`pulse`](Self::pulse) then finds.
     ///
     /// Cancel safety: dropping the future is harmless.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    DeadLetterQueries, DeadLetterStore, InboxQueries, InboxStore, MembershipStore, OutboxQueries,
-    OutboxStore, ParkedStore, PulseStore, UnitOfWorkStore,
+    ControlStore, DeadLetterQueries, DeadLetterStore, InboxQueries, InboxStore, MembershipStore,
+    OutboxQueries, OutboxStore, ParkedStore, PulseStore, UnitOfWorkStore,
 };
 
 /// Which store: equal for two handles if and only if a transaction of one covers the rows of the other.
@@ -94,6 +94,8 @@ pub struct StoreParts {
     pub pulse: Option<Arc<dyn PulseStore>>,
     /// The nodes that use it, and the end of the claims of those that die.
     pub membership: Option<Arc<dyn MembershipStore>>,
+    /// What operators want of the services that use it.
+    pub control: Option<Arc<dyn ControlStore>>,
 }
 
 impl StoreParts {
@@ -106,6 +108,7 @@ impl StoreParts {
             inbox: None,
             pulse: None,
             membership: None,
+            control: None,
         }
     }
 
@@ -148,6 +151,13 @@ impl StoreParts {
     #[must_use]
     pub fn with_membership(mut self, store: Arc<dyn MembershipStore>) -> Self {
         self.membership = Some(store);
+        self
+    }
+
+    /// With this desired state.
+    #[must_use]
+    pub fn with_control(mut self, store: Arc<dyn ControlStore>) -> Self {
+        self.control = Some(store);
         self
     }
 }

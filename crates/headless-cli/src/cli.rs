@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
 
-use crate::dead::DeadArgs;
+use crate::{dead::DeadArgs, groups::GroupsArgs, status::StatusArgs};
 
 /// Publish, and watch that nothing is lost.
 #[derive(Debug, Parser)]
@@ -21,7 +21,8 @@ Exit codes:
   1  something failed
   2  the input or the usage is wrong
   3  the demo found something lost, doubled or overtaken; `migrate --check` found migrations that are missing; `dead`
-     did not find, or could not change, something of what was asked for, and says why; `doctor` found something bad
+     did not find, or could not change, something of what was asked for, and says why; `doctor` found something bad;
+     `groups --wait` stored what is wanted, and not every live node has applied it in time
 
 RUST_LOG sets what is logged to standard error, as in RUST_LOG=headless=debug; by default warnings.";
 
@@ -40,10 +41,14 @@ pub(crate) enum Command {
     /// One process of a demo
     #[command(hide = true)]
     DemoMember(DemoMemberArgs),
+    /// List, pause, resume and limit consumer groups, in every process of a service
+    Groups(GroupsArgs),
     /// Bring the schema of a store up to date; any number of processes at once are safe
     Migrate(MigrateArgs),
     /// Publish one message, or each line of a file
     Publish(PublishArgs),
+    /// Show how much there is in a store, the nodes that use it with their tasks, and their groups
+    Status(StatusArgs),
 }
 
 /// The arguments of `completions`.

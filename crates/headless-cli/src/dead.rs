@@ -5,25 +5,17 @@ mod change;
 mod json;
 mod list;
 mod show;
-mod text;
 
-use std::env;
+use anyhow::Result;
+use headless::{Change, DeadId, DeadLetterFilter, DeadLetters, Origin};
 
-use anyhow::{Context as _, Result};
-use headless::{Change, DeadId, DeadLetterFilter, DeadLetters, Origin, Providers};
-
-use self::args::{ByArgs, FilterArgs, PlaceArgs};
+use self::args::FilterArgs;
 pub(crate) use self::args::{DeadArgs, DeadCommand};
-use crate::{bad_input::BadInput, urls};
-
-/// Whether everything that was asked for is there, and was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// It is.
-    Whole,
-    /// Something of it is not; what was printed says what.
-    InPart,
-}
+use crate::{
+    bad_input::BadInput,
+    operator::{self, Answer, PlaceArgs},
+    urls,
+};
 
 /// Does what the arguments say.
 pub(crate) async fn run(args: &DeadArgs) -> Result<Answer> {
@@ -38,21 +30,8 @@ pub(crate) async fn run(args: &DeadArgs) -> Result<Answer> {
 
 /// The dead letters of the store.
 async fn open(place: &PlaceArgs) -> Result<DeadLetters> {
-    let url = unmigrated(&place.store);
-    let (store, _) = urls::connect(&Providers::builtin(), Some(&url), None).await?;
-    let store = store.context("--store names one")?;
+    let store = operator::store(place).await?;
     store.dead_letters().map_err(urls::wrong("--store"))
-}
-
-/// The URL, so that connecting changes no schema unless it says so itself: who looks at dead letters does not update the
-/// services that made them.
-fn unmigrated(url: &str) -> String {
-    let scheme = url.split(':').next().unwrap_or_default().to_ascii_lowercase();
-    if !["postgres", "postgresql"].contains(&&*scheme) || url.contains("migrate=") {
-        return url.to_owned();
-    }
-    let sign = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{sign}migrate=check")
 }
 
 /// What a filter of the command line says.
@@ -88,24 +67,6 @@ async fn filter(dead: &DeadLetters, args: &FilterArgs) -> Result<DeadLetterFilte
     Ok(filter.with_span(args.since, args.until))
 }
 
-/// Who asks.
-fn by(args: &ByArgs) -> Result<String> {
-    let by = args.by.clone().or_else(|| env::var("USER").ok());
-    match by.filter(|by| !by.is_empty()) {
-        Some(by) => Ok(by),
-        None => Err(BadInput::new("--by: say who asks, since the variable USER does not").into()),
-    }
-}
-
-/// An error of the store, as the user's mistake where it is one.
-fn failed(error: headless::Error) -> anyhow::Error {
-    if urls::is_bad_input(&error) {
-        BadInput::new(error).into()
-    } else {
-        error.into()
-    }
-}
-
 fn origin(origin: &Origin) -> String {
     match origin {
         Origin::Group(group) => group.to_string(),
@@ -124,24 +85,4 @@ const fn deed(change: &Change) -> &'static str {
 
 fn unknown(id: DeadId) -> String {
     format!("there is no dead letter {id}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn should_migrate_nothing_when_the_url_does_not_ask_for_it() {
-        for (url, connected) in [
-            ("postgres://h/db", "postgres://h/db?migrate=check"),
-            (
-                "PostgreSQL://h/db?schema=a",
-                "PostgreSQL://h/db?schema=a&migrate=check",
-            ),
-            ("postgres://h/db?migrate=auto", "postgres://h/db?migrate=auto"),
-            ("memory:", "memory:"),
-        ] {
-            assert_eq!(unmigrated(url), connected);
-        }
-    }
 }

@@ -6,10 +6,15 @@ mod config;
 mod dead;
 mod demo;
 mod doctor;
+mod groups;
 mod input;
 mod migrate;
+mod operator;
 mod progress;
 mod publish;
+mod status;
+mod survey;
+mod text;
 mod urls;
 
 use std::{
@@ -24,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     bad_input::BadInput,
     cli::{Cli, Command, DemoArgs, DemoMemberArgs},
+    operator::Answer,
 };
 
 /// What is logged unless RUST_LOG says otherwise. The AMQP client calls errors what the provider asks for and expects,
@@ -57,26 +63,32 @@ fn run(command: Command) -> Result<ExitCode> {
         match command {
             Command::Completions(args) => completions(args.shell).map(|()| ExitCode::SUCCESS),
             Command::Config(args) => config::run(&args).map(|()| ExitCode::SUCCESS),
-            Command::Dead(args) => dead::run(&args).await.map(|answer| match answer {
-                dead::Answer::Whole => ExitCode::SUCCESS,
-                dead::Answer::InPart => ExitCode::from(IN_PART),
-            }),
+            Command::Dead(args) => dead::run(&args).await.map(code_of),
             Command::Demo(args) => demo(&args).await,
             Command::DemoMember(args) => demo_member(&args).await,
             Command::Doctor(args) => doctor::run(&args).await.map(|well| match well {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::from(UNWELL),
             }),
+            Command::Groups(args) => groups::run(&args).await.map(code_of),
             Command::Migrate(args) => migrate::run(&args).await.map(|up_to_date| match up_to_date {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::from(PENDING),
             }),
             Command::Publish(args) => publish::run(&args).await.map(|()| ExitCode::SUCCESS),
+            Command::Status(args) => status::run(&args).await.map(code_of),
         }
     });
     // Without waiting for a read of standard input, which nothing can end.
     tokio.shutdown_background();
     code
+}
+
+fn code_of(answer: Answer) -> ExitCode {
+    match answer {
+        Answer::Whole => ExitCode::SUCCESS,
+        Answer::InPart => ExitCode::from(IN_PART),
+    }
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<()> {

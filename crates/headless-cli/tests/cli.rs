@@ -226,6 +226,20 @@ fn should_end_with_one_and_say_which_side_when_a_server_cannot_be_reached() {
         &["publish", "--topic", "t", "--store", url, "1"],
         &["migrate", "--store", url],
         &["migrate", "--check", "--store", url],
+        &["status", "--store", url],
+        &["groups", "list", "--service", "s", "--store", url],
+        &[
+            "groups",
+            "pause",
+            "g",
+            "--force",
+            "--by",
+            "ada",
+            "--service",
+            "s",
+            "--store",
+            url,
+        ],
     ] {
         let ended = headless(args, "");
         assert_eq!(
@@ -392,6 +406,71 @@ fn should_end_with_two_when_the_usage_is_wrong() {
         (&["migrate"], "--store"),
         (&["demo", "--crash-after", "0"], "--crash-after"),
         (&["demo", "--input", "-", "--keys", "2"], "cannot be used with"),
+        (&["groups", "pause", "g", "--service", "s"], "--store"),
+        (&["groups", "pause", "g", "--store", "memory:"], "--service"),
+        (
+            &["groups", "pause", "G", "--service", "s", "--store", "memory:"],
+            "must start with a-z or 0-9",
+        ),
+        (
+            &[
+                "groups",
+                "concurrency",
+                "g",
+                "0",
+                "--service",
+                "s",
+                "--store",
+                "memory:",
+            ],
+            "a number from 1 to 100000",
+        ),
+        (
+            &[
+                "groups",
+                "concurrency",
+                "g",
+                "100001",
+                "--service",
+                "s",
+                "--store",
+                "memory:",
+                "--by",
+                "ada",
+            ],
+            "the most is 100000",
+        ),
+        (
+            &[
+                "groups",
+                "pause",
+                "g",
+                "--service",
+                "s",
+                "--store",
+                "memory:",
+                "--by",
+                "ada",
+                "--wait",
+                "2h",
+            ],
+            "write it as in 30s",
+        ),
+        (
+            &[
+                "groups",
+                "pause",
+                "g",
+                "--service",
+                "s",
+                "--store",
+                "memory:",
+                "--by",
+                "ada",
+            ],
+            "no node of a service \"s\" is known to the store; known are: none. --force",
+        ),
+        (&["status", "--store", "sqs:x"], "--store: "),
         (&[], "Usage"),
     ] {
         let ended = headless(args, "");
@@ -403,4 +482,119 @@ fn should_end_with_two_when_the_usage_is_wrong() {
         );
     }
     assert!(headless(&["--help"], "").stdout.contains("Exit codes"));
+}
+
+/// The rows of the table of exit codes in the documentation.
+fn documented_codes() -> Vec<(i32, String)> {
+    let page = include_str!("../../../docs/command.md");
+    let (_, table) = page.split_once("## Exit codes").unwrap();
+    let rows = table.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let code = cells.get(1)?.parse().ok()?;
+        let example = cells.get(3)?.trim_matches('`').strip_prefix("headless ")?;
+        Some((code, example.to_owned()))
+    });
+    rows.collect()
+}
+
+#[test]
+fn should_end_with_the_codes_that_the_documentation_lists() {
+    let documented = documented_codes();
+    let codes: Vec<i32> = documented.iter().map(|(code, _)| *code).collect();
+    assert_eq!(codes, [0, 1, 2, 3]);
+    for (code, example) in &documented {
+        let ended = headless(&example.split(' ').collect::<Vec<_>>(), "");
+        assert_eq!(ended.code, *code, "{example}: {} {}", ended.stdout, ended.stderr);
+    }
+    let help = headless(&["--help"], "").stdout;
+    let (_, listed) = help.split_once("Exit codes:\n").unwrap();
+    let listed: Vec<i32> = listed
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.trim_start().split(' ').next()?.parse().ok())
+        .collect();
+    assert_eq!(listed, codes, "what --help says");
+}
+
+#[test]
+fn should_show_every_part_of_the_status_when_there_is_nothing_in_it() {
+    let ended = headless(
+        &["status", "--store", "memory:", "--service", "orders", "--json"],
+        "",
+    );
+    assert_eq!((ended.code, &*ended.stderr), (0, ""));
+    let wanted = json!({
+        "store": "memory",
+        "outbox": { "delayed": 0, "ready": 0, "leased": 0, "retrying": 0, "oldest_seconds": null },
+        "inbox": { "running": 0, "parked": 0, "processed": 0, "dead": 0, "discarded": 0 },
+        "dead_letters": [],
+        "services": [{ "service": "orders", "nodes": [], "groups": [] }],
+    });
+    assert_eq!(objects(&ended.stdout), [wanted]);
+    let table = headless(&["status", "--store", "memory:"], "");
+    assert_eq!(table.code, 0, "{}", table.stderr);
+    assert!(
+        table.stdout.starts_with("outbox: 0 ready, 0 leased"),
+        "{}",
+        table.stdout
+    );
+    let listed = headless(
+        &[
+            "groups",
+            "list",
+            "--store",
+            "memory:",
+            "--service",
+            "orders",
+            "--json",
+        ],
+        "",
+    );
+    assert_eq!(
+        objects(&listed.stdout),
+        [json!({ "service": "orders", "groups": [] })]
+    );
+}
+
+#[test]
+fn should_say_what_is_wanted_when_a_group_is_forced_that_nobody_has() {
+    let place = [
+        "--store",
+        "memory:",
+        "--service",
+        "orders",
+        "--by",
+        "ada",
+        "--force",
+    ];
+    let paused = headless(
+        &[
+            &["groups", "pause", "billing", "--topic", "placed", "--json"],
+            &place[..],
+        ]
+        .concat(),
+        "",
+    );
+    assert_eq!((paused.code, &*paused.stderr), (0, ""));
+    let wanted = json!({
+        "service": "orders",
+        "subject": "group:billing/placed",
+        "wanted": { "paused": true, "concurrency": null },
+        "version": 1,
+        "changed": true,
+    });
+    assert_eq!(objects(&paused.stdout), [wanted]);
+    let resumed = headless(&[&["groups", "resume", "billing"], &place[..]].concat(), "");
+    assert_eq!(
+        resumed.stdout,
+        "group billing is already wanted: not paused, concurrency default\n"
+    );
+    let limited = headless(
+        &[&["groups", "concurrency", "billing", "4"], &place[..]].concat(),
+        "",
+    );
+    assert_eq!(
+        limited.stdout,
+        "group billing is now wanted: not paused, concurrency 4\n"
+    );
 }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "postgres/control.rs"]
+mod control;
 #[path = "postgres/demo.rs"]
 mod demo;
 #[path = "postgres/doctor.rs"]

@@ -192,7 +192,9 @@ impl Membership {
 
     /// Beats until `stop`, as the background task `heartbeat`, among the control tasks.
     pub fn run(&self, stop: CancellationToken) -> JoinHandle<()> {
-        let spec = TaskSpec::new("heartbeat", self.0.config.heartbeat).with_control();
+        let spec = TaskSpec::new("heartbeat", self.0.config.heartbeat)
+            .with_wake(self.0.environment.wakeups.heartbeat())
+            .with_control();
         let membership = self.clone();
         self.0.environment.background.spawn(spec, stop, move || {
             let membership = membership.clone();

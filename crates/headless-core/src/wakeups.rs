@@ -70,6 +70,8 @@ pub struct Wakeups(Arc<Kinds>);
 
 #[derive(Debug, Default)]
 struct Kinds {
+    control: Signal,
+    heartbeat: Signal,
     outbox: Signal,
     parked: Signal,
     freed: Signal,
@@ -80,6 +82,18 @@ impl Wakeups {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Operators may want something else.
+    #[must_use]
+    pub fn control(&self) -> &Signal {
+        &self.0.control
+    }
+
+    /// This node has something to say that should not wait for its next heartbeat.
+    #[must_use]
+    pub fn heartbeat(&self) -> &Signal {
+        &self.0.heartbeat
     }
 
     /// Messages may be waiting in the outbox.

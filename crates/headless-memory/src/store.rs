@@ -1,5 +1,6 @@
 //! The store: everything that a database of ours would hold, behind one mutex.
 
+mod control;
 mod dead_letter_queries;
 mod dead_letter_table;
 mod dead_letters;
@@ -32,6 +33,7 @@ use headless_abstractions::{Clock, Error, Message, Store, StoreInfo, StoreParts}
 use tokio::sync::Notify;
 
 use self::{
+    control::ControlTable,
     dead_letter_table::DeadLetterTable,
     inbox_table::InboxTable,
     locks::{LockKey, Locks, TxId},
@@ -51,6 +53,7 @@ impl Store for Memory {
             .with_outbox(store.clone())
             .with_inbox(store.clone())
             .with_membership(store.clone())
+            .with_control(store.clone())
             .with_pulse(store)
     }
 }
@@ -75,6 +78,7 @@ struct State {
     inbox: InboxTable,
     dead_letters: DeadLetterTable,
     nodes: NodeTable,
+    control: ControlTable,
     tables: Tables,
     locks: Locks,
     sequence: Sequence,
@@ -117,6 +121,7 @@ impl Database {
             inbox: InboxTable::default(),
             dead_letters: DeadLetterTable::default(),
             nodes: NodeTable::default(),
+            control: ControlTable::default(),
             tables: Tables::default(),
             locks: Locks::default(),
             sequence: Sequence::default(),
@@ -148,8 +153,9 @@ impl Database {
         let answer = step(&mut state, self.clock.monotonic());
         let outbox = std::mem::take(&mut state.outbox.stirred);
         let inbox = std::mem::take(&mut state.inbox.stirred);
+        let control = std::mem::take(&mut state.control.stirred);
         let freed = std::mem::take(&mut state.freed);
-        let ready = outbox || inbox;
+        let ready = outbox || inbox || control;
         if ready {
             state.generation += 1;
         }

@@ -11,5 +11,6 @@ fn main() -> ExitCode {
         .outbox::<MemoryFixture>()
         .inbox::<MemoryFixture>()
         .membership::<MemoryFixture>()
+        .control::<MemoryFixture>()
         .consumer::<MemoryFixture>())
 }

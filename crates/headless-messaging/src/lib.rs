@@ -8,6 +8,7 @@
 
 mod consumer;
 mod context;
+mod control;
 mod dead_letters;
 mod handler;
 mod maintenance;
@@ -25,6 +26,7 @@ pub use consumer::{
     PauseReason, SubscriptionStatus,
 };
 pub use context::{Attempt, BatchContext, Context};
+pub use control::{ControlConfig, ControlHandle, ControlStatus};
 pub use dead_letters::{DeadLetters, DiscardMatching, RedriveMatching};
 pub use maintenance::{GaugesConfig, PulseConfig, PurgeConfig, spawn_gauges, spawn_pulse, spawn_purge};
 pub use messaging::Messaging;

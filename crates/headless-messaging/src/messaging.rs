@@ -7,8 +7,9 @@ use headless_core::{Environment, Membership, State, TaskSpec};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    ConsumerHandle, DeadLetters, Outgoing, Plan, Publisher, Relay,
+    ConsumerHandle, ControlHandle, DeadLetters, Outgoing, Plan, Publisher, Relay,
     consumer::{Group, GroupParts, SubscriptionTask, pick_up},
+    control::Steering,
     maintenance::{spawn_gauges, spawn_pulse, spawn_purge},
     plan::Checked,
 };
@@ -33,6 +34,7 @@ pub struct Messaging {
     relay: Option<Relay>,
     consumers: Vec<ConsumerHandle>,
     membership: Option<Membership>,
+    control: Option<ControlHandle>,
     intake: Vec<AbortOnDropHandle<()>>,
     watches: Vec<AbortOnDropHandle<()>>,
     relaying: Vec<AbortOnDropHandle<()>>,
@@ -55,6 +57,7 @@ impl Messaging {
         if let Some(transport) = &plan.transport {
             transport.declare(&checked.topology).await?;
         }
+        let control = Steering::begin(&plan).await;
         // The last that can fail: nobody sees a node that cannot start.
         let membership = node::join(&plan).await?;
         let outgoing = Outgoing::new(
@@ -92,6 +95,7 @@ impl Messaging {
             relay,
             consumers: Vec::new(),
             membership,
+            control,
             intake: Vec::new(),
             watches: Vec::new(),
             relaying: Vec::new(),
@@ -104,7 +108,16 @@ impl Messaging {
         messaging.start_relay(&plan);
         messaging.start_consumers(&plan, checked);
         messaging.follow_life();
+        messaging.follow_control();
         Ok(messaging)
+    }
+
+    /// Applies what operators want from now on.
+    fn follow_control(&mut self) {
+        if let Some(control) = &self.control {
+            let following = control.steering.run(self.stop_watches.clone());
+            self.watches.push(AbortOnDropHandle::new(following));
+        }
     }
 
     /// Keeps this node among those of its store, and pauses every group that uses the store while that may have given the
@@ -167,6 +180,7 @@ impl Messaging {
         for group in checked.groups {
             let parts = GroupParts {
                 name: group.name,
+                configured: group.configured,
                 settings: group.consumer.settings,
                 form: group.form,
                 store: inbox.clone(),
@@ -181,6 +195,10 @@ impl Messaging {
                 planted: plan.planted,
             };
             let group = Arc::new(Group::new(parts, self.stop_intake.clone()));
+            if let Some(control) = &self.control {
+                // Before it receives: what is paused must not handle one message.
+                control.steering.take(group.clone());
+            }
             self.start_group(&group);
             self.consumers.push(ConsumerHandle { group });
         }
@@ -243,6 +261,12 @@ impl Messaging {
     #[must_use]
     pub fn membership(&self) -> Option<&Membership> {
         self.membership.as_ref()
+    }
+
+    /// What operators want of this process; `None` where it is not followed, or no store keeps it.
+    #[must_use]
+    pub fn control(&self) -> Option<&ControlHandle> {
+        self.control.as_ref()
     }
 
     /// The dead letters, where there is a store that keeps them.

@@ -12,8 +12,8 @@ use headless_abstractions::{
 use headless_core::{Codecs, Environment, Event, MembershipConfig, State};
 
 use crate::{
-    Consumer, GaugesConfig, Inbox, Ordered, OutgoingLimits, Planted, PulseConfig, PurgeConfig, RelayConfig,
-    Topics,
+    Consumer, ControlConfig, GaugesConfig, Inbox, Ordered, OutgoingLimits, Planted, PulseConfig, PurgeConfig,
+    RelayConfig, Topics,
     handler::{Handler, HandlerKind},
 };
 
@@ -52,6 +52,8 @@ pub struct Plan {
     pub service: Option<String>,
     /// How it keeps its membership then.
     pub membership: MembershipConfig,
+    /// What operators want of this process, where the store keeps it; `None` leaves it alone.
+    pub control: Option<ControlConfig>,
     /// A bug planted on purpose.
     pub planted: Planted,
     topics: Vec<DeclaredTopic>,
@@ -84,6 +86,7 @@ impl Plan {
             gauges: None,
             service: None,
             membership: MembershipConfig::default(),
+            control: None,
             planted: Planted::default(),
             topics: Vec::new(),
             consumers: Vec::new(),
@@ -269,7 +272,8 @@ impl Plan {
         if form != Inbox::Off && !has_inbox {
             problems.add(format!("{what} has Inbox::{form:?}, which needs a store with an inbox: add .store(..) or use Inbox::Off"));
         }
-        let mut name = name?;
+        let configured = name?;
+        let mut name = configured.clone();
         if consumer.settings.per_instance {
             // A name of its own for each start, within the alphabet and the length of names.
             let instance = format!(
@@ -281,6 +285,7 @@ impl Plan {
         }
         Some(CheckedGroup {
             name,
+            configured,
             form,
             handlers,
             consumer: consumer.clone(),
@@ -338,6 +343,7 @@ pub(crate) struct Checked {
 
 pub(crate) struct CheckedGroup {
     pub(crate) name: GroupName,
+    pub(crate) configured: GroupName,
     pub(crate) form: Inbox,
     pub(crate) handlers: BTreeMap<TopicName, (TopicOrder, Vec<Handler>)>,
     pub(crate) consumer: Consumer,

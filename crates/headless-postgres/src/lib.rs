@@ -16,6 +16,7 @@
 //! poolers.
 
 mod config;
+mod control;
 mod dead_letter;
 mod error;
 mod examine;

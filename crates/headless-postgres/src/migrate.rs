@@ -55,6 +55,7 @@ impl Migration {
         5 "0005_publish",
         6 "0006_dead_letters",
         7 "0007_membership",
+        8 "0008_control",
     ];
 
     /// The checksum of its text, before the schema's name is put in.

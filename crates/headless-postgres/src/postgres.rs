@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    Migrate, Migration, MigrationState, Pooler, PostgresConfig, dead_letter,
+    Migrate, Migration, MigrationState, Pooler, PostgresConfig, control, dead_letter,
     error::{NAME, fault},
     examine, inbox, membership, migrate, outbox, parked, pulse,
     session::Session,
@@ -70,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) outbox: outbox::Statements,
     pub(crate) pulse: pulse::Statements,
     pub(crate) membership: membership::Statements,
+    pub(crate) desired: control::Statements,
     pub(crate) inbox: inbox::Statements,
     pub(crate) parked: parked::Statements,
     pub(crate) dead_letters: dead_letter::Statements,
@@ -206,6 +207,7 @@ impl Postgres {
                 outbox: outbox::Statements::new(&config.schema),
                 pulse: pulse::Statements::new(&config.schema),
                 membership: membership::Statements::new(&config.schema),
+                desired: control::Statements::new(&config.schema),
                 inbox: inbox::Statements::new(&config.schema),
                 parked: parked::Statements::new(&config.schema),
                 dead_letters: dead_letter::Statements::new(&config.schema),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use headless_abstractions::{Pulse, PulseStore, Result};
+use headless_abstractions::{ControlVersion, Pulse, PulseStore, Result};
 use sqlx::Row;
 
 use crate::{
@@ -41,10 +41,12 @@ impl PulseStore for Postgres {
                     let micros: Option<i64> = row.try_get(name).map_err(fault)?;
                     Ok(micros.map(span))
                 };
+                let control: i64 = row.try_get("control").map_err(fault)?;
                 Ok(Pulse::idle()
                     .with_outbox(until("outbox")?)
                     .with_parked(until("parked")?)
-                    .with_expired_lease(until("lease")?))
+                    .with_expired_lease(until("lease")?)
+                    .with_control(ControlVersion::new(control.unsigned_abs())))
             })
             .await
     }

@@ -14,6 +14,7 @@ impl Store for Postgres {
             .with_outbox(store.clone())
             .with_inbox(store.clone())
             .with_membership(store.clone())
+            .with_control(store.clone())
             .with_pulse(store)
     }
 }

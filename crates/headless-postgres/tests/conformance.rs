@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         .outbox::<PostgresFixture>()
         .inbox::<PostgresFixture>()
         .membership::<PostgresFixture>()
+        .control::<PostgresFixture>()
         .transport::<PostgresFixture>()
         .consumer_over_transport::<PostgresFixture>()
         .consumer_over_store::<PostgresFixture>())

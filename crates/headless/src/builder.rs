@@ -7,7 +7,8 @@ use headless_core::{
     Codec, Codecs, ControlRuntime, Environment, Event, Spawner, State, metric, trace::Propagator,
 };
 use headless_messaging::{
-    Consumer, GaugesConfig, Messaging, Ordered, OutgoingLimits, Plan, PulseConfig, PurgeConfig, RelayConfig,
+    Consumer, ControlConfig, GaugesConfig, Messaging, Ordered, OutgoingLimits, Plan, PulseConfig,
+    PurgeConfig, RelayConfig,
 };
 use tokio::runtime::Handle;
 
@@ -322,6 +323,9 @@ impl Builder {
         if self.settings.registers() {
             plan.service = self.service.as_ref().map(|service| service.value.clone());
         }
+        plan.control = self.service.as_ref().map(|service| {
+            ControlConfig::new(service.value.clone()).with_interval(self.settings.control_interval())
+        });
         for problem in self.problems().into_iter().chain(of_settings) {
             plan.problem(problem);
         }

@@ -24,6 +24,7 @@
 
 mod builder;
 mod config;
+mod depths;
 #[cfg(all(doctest, feature = "memory"))]
 mod doc_tests;
 mod node;
@@ -41,21 +42,27 @@ pub mod testing;
 
 pub use builder::{Builder, Headless};
 pub use config::Config;
+pub use depths::Depths;
 pub use headless_abstractions::{
-    Change, Check, Condition, ContentType, CorrelationId, Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterStats, DeadLetterTally, Edit, Edited, Error, ErrorKind, Failure, FailureCause, Finding, GroupName, HeaderName, HeaderValue, Headers, IdempotencyKey, Incarnation, Message, MessageId, MessageType, NodeEntry, NodeFacts, NodeState, Origin, Page, ParkLimits, PartitionKey, Priority, Redelivery, Redrive, Redriven, Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext, TraceIds,
+    Change, Check, Condition, ContentType, ControlEntry, ControlSubject, ControlVersion, CorrelationId,
+    Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterStats, DeadLetterTally,
+    DesiredState, Edit, Edited, Error, ErrorKind, Failure, FailureCause, Finding, GroupName, HeaderName,
+    HeaderValue, Headers, IdempotencyKey, InboxStats, Incarnation, Message, MessageId, MessageType,
+    NodeEntry, NodeFacts, NodeState, Origin, OutboxStats, Page, ParkLimits, PartitionKey, Priority,
+    Redelivery, Redrive, Redriven, Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext, TraceIds,
 };
 pub use headless_core::{
-    Backoff, Codec, Codecs, Environment, Event, HandlerError, HandlerResult, Json, MessagePack, Nodes, Raw,
-    RawBytes, Retry, SeededRandom, Spawner, State, SystemClock, SystemRandom, TaskStatus, UnitOfWork,
-    Verdict, Wake, metric, trace,
+    Backoff, Changed, Codec, Codecs, Control, Environment, Event, HandlerError, HandlerResult, Json,
+    MessagePack, Nodes, Raw, RawBytes, Retry, SeededRandom, Spawner, State, SystemClock, SystemRandom,
+    TaskStatus, UnitOfWork, Verdict, Wake, metric, trace,
 };
 #[cfg(feature = "memory")]
 pub use headless_memory::{Memory, MemoryConfig, MemoryTx};
 pub use headless_messaging::{
     Attempt, BatchContext, CircuitBreaker, Consumer, ConsumerHandle, ConsumerSettings, ConsumerStats,
-    Context, DeadLetters, DiscardMatching, Inbox, MessageBuilder, Ordered, ParkSettings, PauseReason,
-    PublishExt, PublishOutcome, Published, Publisher, RedriveMatching, RelayStatus, Seen, SubscriptionStatus,
-    Tail,
+    Context, ControlStatus, DeadLetters, DiscardMatching, Inbox, MessageBuilder, Ordered, ParkSettings,
+    PauseReason, PublishExt, PublishOutcome, Published, Publisher, RedriveMatching, RelayStatus, Seen,
+    SubscriptionStatus, Tail,
 };
 #[cfg(feature = "postgres")]
 pub use headless_postgres::{Postgres, PostgresTx};
@@ -65,6 +72,9 @@ pub use headless_rabbitmq::{Namespace as RabbitMqNamespace, RabbitMq, RabbitMqCo
 pub use open_telemetry::OpenTelemetry;
 pub use preset::Preset;
 pub use providers::{AnyStore, AnyTransport, Connected, Examination, ProviderUrl, Providers};
-pub use runtime::{Backlog, GroupHealth, Health, Runtime};
+pub use runtime::{
+    Backlog, ControlReport, GroupHealth, GroupReport, Health, NodeReport, RelayReport, Runtime,
+    SubscriptionReport, TaskReport,
+};
 pub use sandbox::Sandbox;
 pub use settings::{Setting, Source};

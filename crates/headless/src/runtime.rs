@@ -3,18 +3,20 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use headless_abstractions::{Error, ErrorKind, Incarnation, Result, Store, StoreParts, StoreTx, Transport};
-use headless_core::{ControlRuntime, Environment, Membership, Nodes, State, UnitOfWork};
-use headless_messaging::{ConsumerHandle, DeadLetters, Messaging, Publisher};
+use headless_core::{Control, ControlRuntime, Environment, Membership, Nodes, State, UnitOfWork};
+use headless_messaging::{ConsumerHandle, ControlHandle, ControlStatus, DeadLetters, Messaging, Publisher};
 
 use crate::{Setting, settings::show_effective};
 
 mod backlog;
 mod health;
 mod node;
+mod report;
 mod signals;
 
 pub use backlog::Backlog;
 pub use health::{GroupHealth, Health};
+pub use report::{ControlReport, GroupReport, NodeReport, RelayReport, SubscriptionReport, TaskReport};
 
 /// A running service: its publisher, relay and consumers.
 ///
@@ -98,6 +100,18 @@ impl Runtime {
     #[must_use]
     pub fn nodes(&self) -> Option<Nodes> {
         self.store.as_ref().and_then(Nodes::of)
+    }
+
+    /// What operators want of the services of the store, to read and to change; `None` where the store does not keep it.
+    #[must_use]
+    pub fn control(&self) -> Option<Control> {
+        self.store.as_ref().and_then(Control::of)
+    }
+
+    /// How far what operators want of this service is applied here; `None` where the store does not keep it.
+    #[must_use]
+    pub fn control_status(&self) -> Option<ControlStatus> {
+        self.messaging.control().map(ControlHandle::status)
     }
 
     /// Publishes by itself. To publish with other changes or not at all, [`begin`](Self::begin).

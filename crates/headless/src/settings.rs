@@ -144,6 +144,8 @@ settings! {
     "membership.dead_after", membership_dead_after: Duration = Duration::from_mins(1), least LEAST;
     /// Nodes that have left or died are forgotten after this.
     "membership.forget_after", membership_forget_after: Duration = DAY;
+    /// The longest time between two looks at what operators want of this service, where no pulse tells of a change before.
+    "control.interval", control_interval: Duration = Duration::from_secs(5), development Duration::from_secs(1), least LEAST;
     /// The longest time between two rounds of removing what is over.
     "purge.interval", purge_interval: Duration = Duration::from_mins(1), least LEAST;
     /// The most rows that one statement removes.
@@ -253,6 +255,10 @@ mod tests {
             (relay.attempts, relay.backoff)
         );
         assert_eq!(settings.membership(), MembershipConfig::default());
+        assert_eq!(
+            settings.control_interval(),
+            headless_messaging::ControlConfig::new("orders").interval
+        );
         let purge = headless_messaging::PurgeConfig::default();
         assert_eq!(
             (

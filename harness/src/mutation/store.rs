@@ -1,5 +1,6 @@
 //! The mutations of a store: its outbox, its inbox, and what transactions do to them.
 
+mod control;
 mod dead_letters;
 mod inbox;
 mod membership;
@@ -18,7 +19,7 @@ use headless_abstractions::{
 };
 
 pub(crate) use self::seen::Shared;
-use self::{membership::MutantMembership, seen::Seen, transaction::MutantTx};
+use self::{control::MutantControl, membership::MutantMembership, seen::Seen, transaction::MutantTx};
 use super::{Mutated, Mutation};
 use crate::fixture::{StoreFixture, StoreNode};
 
@@ -93,6 +94,13 @@ impl<S: Store> Store for MutantStore<S> {
             .with_outbox(mutant.clone())
             .with_inbox(mutant.clone())
             .with_pulse(mutant.clone());
+        let mutated = match parts.control {
+            Some(inner) => mutated.with_control(Arc::new(MutantControl {
+                inner,
+                mutant: mutant.clone(),
+            })),
+            None => mutated,
+        };
         match parts.membership {
             Some(inner) => mutated.with_membership(Arc::new(MutantMembership { inner, mutant })),
             None => mutated,

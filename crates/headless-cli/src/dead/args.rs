@@ -6,22 +6,13 @@ use chrono::{DateTime, Utc};
 use clap::{ArgGroup, Args, Subcommand, value_parser};
 use headless::{DeadId, FailureCause, GroupName, MessageId, PartitionKey, TopicName};
 
+use crate::operator::{ByArgs, PlaceArgs};
+
 /// The arguments of `dead`.
 #[derive(Debug, Args)]
 pub(crate) struct DeadArgs {
     #[command(subcommand)]
     pub(crate) command: DeadCommand,
-}
-
-/// Where they are, and how to speak of them.
-#[derive(Debug, Args)]
-pub(crate) struct PlaceArgs {
-    /// The store
-    #[arg(long, value_name = "URL")]
-    pub(crate) store: String,
-    /// Print a JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// What to do with dead letters.
@@ -98,14 +89,6 @@ pub(crate) struct WhichArgs {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) by: ByArgs,
-}
-
-/// Who asks.
-#[derive(Debug, Args)]
-pub(crate) struct ByArgs {
-    /// Who asks, kept with the record; 200 bytes at most. Without it, the variable USER says
-    #[arg(long, value_name = "NAME")]
-    pub(crate) by: Option<String>,
 }
 
 /// The arguments of `dead list`.

@@ -14,11 +14,14 @@ use headless::{
 use serde_json::{Value, json};
 
 use super::{
-    Answer,
     args::{DiscardArgs, EditArgs, RedriveArgs, WhichArgs},
-    by, failed, filter, list, open,
+    filter, list, open,
 };
-use crate::{bad_input::BadInput, progress};
+use crate::{
+    bad_input::BadInput,
+    operator::{Answer, by, failed},
+    progress,
+};
 
 /// The largest payload that any store takes, in bytes.
 const LARGEST: u64 = 256 * 1024 * 1024;

@@ -4,7 +4,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use headless::{Change, DeadLetter, DeadLetterChange, DeadLetterTally, Message, Origin};
 use serde_json::{Map, Value, json};
 
-use super::{deed, text::hex};
+use super::deed;
+use crate::text::hex;
 
 /// A dead letter with everything that is kept of it.
 pub(super) fn letter(letter: &DeadLetter) -> Value {

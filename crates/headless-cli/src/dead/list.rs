@@ -6,7 +6,11 @@ use anyhow::Result;
 use headless::{Cursor, DeadLetter, DeadLetterFilter, DeadLetterTally, DeadLetters};
 use serde_json::json;
 
-use super::{Answer, args::ListArgs, failed, filter, json, open, origin, text};
+use super::{args::ListArgs, filter, json, open, origin};
+use crate::{
+    operator::{Answer, failed},
+    text,
+};
 
 /// How much of an error, a key and a name is shown.
 const ERROR: usize = 100;

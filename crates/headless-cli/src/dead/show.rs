@@ -6,7 +6,11 @@ use anyhow::Result;
 use headless::{DeadLetter, DeadLetterChange};
 use serde_json::json;
 
-use super::{Answer, args::ShowArgs, deed, failed, json, open, origin, text, unknown};
+use super::{args::ShowArgs, deed, json, open, origin, unknown};
+use crate::{
+    operator::{Answer, failed},
+    text,
+};
 
 /// The most changes that are shown.
 const CHANGES: usize = 100;

@@ -42,7 +42,7 @@ pub(super) async fn serve(
     handled: Handled,
     published: impl Future<Output = ()>,
 ) -> Result<Figures> {
-    let mut builder = builder(&place).relays(role != Role::Consumer);
+    let mut builder = builder(&place).relays(role != Role::Consumer).registers(true);
     if role != Role::Relay {
         let handle = move |_: Payload, cx| {
             let (place, handled) = (place.clone(), handled.clone());

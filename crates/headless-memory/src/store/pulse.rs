@@ -39,6 +39,7 @@ impl PulseStore for Memory {
                 .with_outbox(outbox)
                 .with_parked(parked)
                 .with_expired_lease(lease)
+                .with_control(state.control.revision())
         }))
     }
 

@@ -32,6 +32,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) name: GroupName,
+    /// As it was configured: another name where every process has a group of its own.
+    pub(crate) configured: GroupName,
     pub(crate) settings: Settings,
     pub(crate) form: Inbox,
     /// `None` under [`Inbox::Off`]: the consumer then uses no store.
@@ -61,6 +63,7 @@ pub(crate) struct Group {
 /// What a group is made from.
 pub(crate) struct GroupParts {
     pub(crate) name: GroupName,
+    pub(crate) configured: GroupName,
     pub(crate) settings: Settings,
     pub(crate) form: Inbox,
     pub(crate) store: Option<InboxParts>,
@@ -80,6 +83,7 @@ impl Group {
     pub(crate) fn new(parts: GroupParts, stopping: CancellationToken) -> Self {
         let GroupParts {
             name,
+            configured,
             settings,
             form,
             store,
@@ -137,6 +141,7 @@ impl Group {
             tasks: TaskTracker::new(),
             store,
             name,
+            configured,
             settings,
             form,
             transport,
@@ -297,6 +302,20 @@ impl Group {
             self.environment.wakeups.parked().wake();
         }
     }
+
+    /// Runs as the store wants it: paused on the topics that `is_paused` says, and with this concurrency; `None` is that of
+    /// this process.
+    pub(crate) fn control(&self, is_paused: impl Fn(&TopicName) -> bool, concurrency: Option<usize>) {
+        for (name, topic) in &self.topics {
+            if is_paused(name) {
+                topic.pauses.insert(PauseReason::Control);
+            } else {
+                topic.pauses.remove(PauseReason::Control);
+            }
+        }
+        self.permits.control(concurrency);
+        self.environment.wakeups.parked().wake();
+    }
 }
 
 /// A running consumer, to watch and to steer.
@@ -327,6 +346,12 @@ impl ConsumerHandle {
     #[must_use]
     pub fn group(&self) -> &GroupName {
         &self.group.name
+    }
+
+    /// The group's name as it was configured: that of the group, unless every process has a group of its own.
+    #[must_use]
+    pub fn configured_group(&self) -> &GroupName {
+        &self.group.configured
     }
 
     /// What it has done in this process since it started.
@@ -375,7 +400,8 @@ impl ConsumerHandle {
         self.group.environment.wakeups.parked().wake();
     }
 
-    /// At most this many handler calls at once in this process; 0 counts as 1. What runs is let finish.
+    /// At most this many handler calls at once in this process; 0 counts as 1. What runs is let finish. As long as the
+    /// store wants another concurrency of the group, that counts, and this after it.
     pub fn set_concurrency(&self, most: usize) {
         self.group.permits.set_limit(most.max(1));
     }

@@ -12,8 +12,11 @@ use tokio::sync::Notify;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum PauseReason {
-    /// An operator asked for it.
+    /// The application asked for it, in this process.
     Operator,
+    /// What is wanted in the store asks for it, of every process; or that is not known yet, since the store has not
+    /// answered since the start.
+    Control,
     /// Its circuit is open.
     Circuit,
     /// As much is parked as may be.
@@ -28,6 +31,7 @@ impl fmt::Display for PauseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Operator => "operator",
+            Self::Control => "control",
             Self::Circuit => "circuit",
             Self::Backlog => "backlog",
             Self::Membership => "membership",

@@ -16,6 +16,10 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
+    /// What this process was given.
+    own: usize,
+    /// What the store wants instead, for as long as it does.
+    controlled: Option<usize>,
     limit: usize,
     /// How many permits that are in use are to be kept when they come back, since the limit was lowered meanwhile.
     debt: usize,
@@ -45,7 +49,12 @@ impl Permits {
     pub(crate) fn new(limit: usize) -> Self {
         Self(Arc::new(Shared {
             semaphore: Arc::new(Semaphore::new(limit)),
-            state: Mutex::new(State { limit, debt: 0 }),
+            state: Mutex::new(State {
+                own: limit,
+                controlled: None,
+                limit,
+                debt: 0,
+            }),
         }))
     }
 
@@ -73,19 +82,20 @@ impl Permits {
         })
     }
 
-    /// Changes the limit. What runs is let finish: a lower limit takes effect as permits come back.
+    /// Changes the limit of this process, which counts unless the store wants another. What runs is let finish: a lower
+    /// limit takes effect as permits come back.
     pub(crate) fn set_limit(&self, new: usize) {
         self.0.with(|state| {
-            if new > state.limit {
-                let more = new - state.limit;
-                let forgiven = more.min(state.debt);
-                state.debt -= forgiven;
-                self.0.semaphore.add_permits(more - forgiven);
-            } else {
-                let surplus = state.limit - new;
-                state.debt += surplus - self.0.semaphore.forget_permits(surplus);
-            }
-            state.limit = new;
+            state.own = new;
+            state.follow(&self.0.semaphore);
+        });
+    }
+
+    /// Sets what the store wants instead of the limit of this process; `None` gives that back.
+    pub(crate) fn control(&self, wanted: Option<usize>) {
+        self.0.with(|state| {
+            state.controlled = wanted;
+            state.follow(&self.0.semaphore);
         });
     }
 
@@ -94,6 +104,23 @@ impl Permits {
             permit: Some(permit),
             shared: self.0.clone(),
         }
+    }
+}
+
+impl State {
+    /// Makes the limit what it should be.
+    fn follow(&mut self, semaphore: &Semaphore) {
+        let new = self.controlled.unwrap_or(self.own);
+        if new > self.limit {
+            let more = new - self.limit;
+            let forgiven = more.min(self.debt);
+            self.debt -= forgiven;
+            semaphore.add_permits(more - forgiven);
+        } else {
+            let surplus = self.limit - new;
+            self.debt += surplus - semaphore.forget_permits(surplus);
+        }
+        self.limit = new;
     }
 }
 
@@ -134,5 +161,20 @@ mod tests {
         assert!(permits.try_acquire().is_none());
         drop(held);
         assert_eq!(free(&permits).len(), 2);
+    }
+
+    #[test]
+    fn should_go_back_to_its_own_limit_when_the_store_wants_none_any_more() {
+        let permits = Permits::new(3);
+        permits.control(Some(1));
+        assert_eq!(free(&permits).len(), 1);
+        permits.set_limit(5);
+        assert_eq!(permits.limit(), 1, "the store goes first");
+        permits.control(Some(4));
+        assert_eq!(free(&permits).len(), 4);
+        permits.control(None);
+        assert_eq!(free(&permits).len(), 5);
+        permits.control(None);
+        assert_eq!(free(&permits).len(), 5);
     }
 }

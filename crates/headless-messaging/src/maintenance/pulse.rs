@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use headless_abstractions::{Pulse, PulseStore, Result};
+use headless_abstractions::{ControlVersion, Pulse, PulseStore, Result};
 use headless_core::{Backoff, Environment, Next, TaskSpec, store_call};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -49,8 +49,8 @@ impl PulseConfig {
     }
 }
 
-/// Asks the store what is due, and wakes the relay and the retry pickup of this process when something is: as soon as
-/// the store hints at it, when the next row falls due, and at each interval. The question also reaps leases that ended.
+/// Asks the store what is due, and wakes the relay and the retry pickup of this process when something is, and who follows
+/// what operators want when that has changed: as soon as the store hints at it, when the next row falls due, and at each interval. The question also reaps leases that ended.
 pub fn spawn_pulse(
     environment: &Environment,
     store: Arc<dyn PulseStore>,
@@ -88,6 +88,8 @@ struct Plan {
     last: Option<Duration>,
     /// How many questions in a row came at the least spacing and found something due.
     crowded: u32,
+    /// The latest change of what operators want that the last answer told of.
+    control: ControlVersion,
 }
 
 impl Task {
@@ -114,6 +116,9 @@ impl Task {
         let clock = &*self.environment.clock;
         let pulse = store_call(clock, "pulse", self.store.pulse()).await?;
         let due = self.wake(pulse);
+        if pulse.control != plan.control {
+            self.environment.wakeups.control().wake();
+        }
         let next = Plan {
             wait: self.wait_after(pulse),
             last: Some(self.now()),
@@ -122,6 +127,7 @@ impl Task {
             } else {
                 0
             },
+            control: pulse.control,
         };
         self.with_plan(|plan| *plan = next);
         Ok(Next::Again)

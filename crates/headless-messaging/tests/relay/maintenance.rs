@@ -8,8 +8,8 @@ use std::{
 };
 
 use headless_abstractions::{
-    Arrival, Bury, ClaimOutbox, Failure, FailureCause, GroupName, Hold, InboxFilter, InboxQueries,
-    OutboxStore, Owner, Pulse, PulseStore, Result, Store,
+    Arrival, Bury, ClaimOutbox, ControlVersion, Failure, FailureCause, GroupName, Hold, InboxFilter,
+    InboxQueries, OutboxStore, Owner, Pulse, PulseStore, Result, Store,
 };
 use headless_messaging::{PulseConfig, PurgeConfig, spawn_pulse, spawn_purge};
 use tokio_util::sync::CancellationToken;
@@ -123,6 +123,24 @@ async fn should_wake_who_has_work_when_something_is_due() {
         "it waits for what is due, not for the interval: {took:?}"
     );
     tokio::time::timeout(2 * SECOND, parked.woken()).await.unwrap();
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_wake_who_follows_operators_once_when_they_want_something_else() {
+    let environment = environment(1);
+    let mut control = environment.wakeups.control().listen();
+    let changed = Pulse::idle().with_control(ControlVersion::new(3));
+    let store = scripted(false, &[Pulse::idle(), Pulse::idle(), changed, changed]);
+    let stop = CancellationToken::new();
+    let task = spawn_pulse(&environment, store, PulseConfig::default(), stop.clone());
+    let began = environment.clock.monotonic();
+    tokio::time::timeout(5 * SECOND, control.woken()).await.unwrap();
+    let took = environment.clock.monotonic() - began;
+    assert!(took > SECOND, "nothing has changed before: {took:?}");
+    let again = tokio::time::timeout(10 * SECOND, control.woken()).await;
+    assert!(again.is_err(), "one change is told of once");
     stop.cancel();
     task.await.unwrap();
 }

@@ -3,8 +3,10 @@
 use std::{any::Any, fmt, sync::Arc};
 
 use headless_abstractions::{Error, GroupName, Result, StartFrom, Store, StoreParts, TopicName, Transport};
-use headless_core::{Nodes, State, SystemRandom};
+use headless_core::{Control, Nodes, State, SystemRandom};
 use headless_messaging::{DeadLetters, Tail};
+
+use crate::Depths;
 
 /// What a provider gives when it has connected: a store, a transport, or both.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +116,29 @@ impl AnyStore {
             Error::unsupported(format!("the store {} does not watch over its nodes", self.name()))
                 .with_operation("nodes")
         })
+    }
+
+    /// What operators want of the services that use it, to read and to change.
+    ///
+    /// # Errors
+    /// `Unsupported` when it keeps none.
+    pub fn control(&self) -> Result<Control> {
+        Control::of(&self.parts).ok_or_else(|| {
+            Error::unsupported(format!(
+                "the store {} does not keep what operators want",
+                self.name()
+            ))
+            .with_operation("control")
+        })
+    }
+
+    /// How much there is in it, of every service, and of these groups each. It counts rows one by one: its cost is that of
+    /// reading outbox and inbox, once more for each group.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn depths(&self, groups: &[GroupName]) -> Result<Depths> {
+        Depths::of(&self.parts, groups).await
     }
 
     pub(crate) fn parts(&self) -> StoreParts {

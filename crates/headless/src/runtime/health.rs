@@ -95,7 +95,7 @@ fn problem_of(group: &str, subscription: &SubscriptionStatus) -> Option<String> 
     let paused: Vec<_> = subscription
         .paused
         .iter()
-        .filter(|reason| **reason != PauseReason::Operator)
+        .filter(|reason| !matches!(reason, PauseReason::Operator | PauseReason::Control))
         .map(|reason| format!("{reason:?}").to_lowercase())
         .collect();
     if !paused.is_empty() {

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use headless_abstractions::{NodeFacts, Result};
+use headless_abstractions::{ControlSubject, ControlVersion, NodeFacts, Result};
 use headless_core::{Background, Environment, TaskStatus};
-use headless_messaging::{ConsumerHandle, Messaging, Relay};
-use serde::Serialize;
+use headless_messaging::{ConsumerHandle, ControlHandle, Messaging, Relay};
+
+use super::{ControlReport, GroupReport, NodeReport, RelayReport, SubscriptionReport, TaskReport};
 
 /// The longest error that is told with a heartbeat, in characters.
 const MOST_ERROR: usize = 200;
+/// The most subjects that are told as unknown.
+const MOST_UNKNOWN: usize = 20;
 
 /// Lets this runtime say what it does, with each heartbeat.
 pub(super) fn tell(messaging: &Messaging, environment: &Environment) {
@@ -20,6 +23,7 @@ pub(super) fn tell(messaging: &Messaging, environment: &Environment) {
         environment: environment.clone(),
         consumers: messaging.consumers().to_vec(),
         relay: messaging.relay().cloned(),
+        control: messaging.control().cloned(),
     };
     membership.say(move || teller.tell());
 }
@@ -30,56 +34,7 @@ struct Teller {
     environment: Environment,
     consumers: Vec<ConsumerHandle>,
     relay: Option<Relay>,
-}
-
-#[derive(Serialize)]
-struct Told {
-    version: &'static str,
-    uptime_seconds: u64,
-    /// The memory that the process has; only Linux says.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resident_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    relay: Option<RelayTold>,
-    groups: Vec<GroupTold>,
-    tasks: Vec<TaskTold>,
-    /// Whether groups and tasks were left out, since there are too many of them for a heartbeat.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    is_shortened: bool,
-}
-
-#[derive(Serialize)]
-struct RelayTold {
-    relayed: u64,
-    failing: u32,
-}
-
-#[derive(Serialize)]
-struct GroupTold {
-    group: String,
-    in_flight: usize,
-    concurrency: usize,
-    handled: u64,
-    failed: u64,
-    subscriptions: Vec<SubscriptionTold>,
-}
-
-#[derive(Serialize)]
-struct SubscriptionTold {
-    topic: String,
-    paused: Vec<String>,
-    circuit_open: bool,
-}
-
-#[derive(Serialize)]
-struct TaskTold {
-    name: String,
-    runs: u64,
-    failing: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_error: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_run_seconds_ago: Option<u64>,
+    control: Option<ControlHandle>,
 }
 
 impl Teller {
@@ -98,18 +53,19 @@ impl Teller {
             })
     }
 
-    fn told(&self) -> Told {
+    fn told(&self) -> NodeReport {
         let now = self.environment.clock.monotonic();
         let background: &Background = &self.environment.background;
         let relay = self.relay.as_ref().map(Relay::status);
-        Told {
-            version: env!("CARGO_PKG_VERSION"),
+        NodeReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.saturating_sub(self.began).as_secs(),
             resident_bytes: resident_bytes(),
-            relay: relay.map(|status| RelayTold {
+            relay: relay.map(|status| RelayReport {
                 relayed: status.relayed,
                 failing: status.failing,
             }),
+            control: self.control.as_ref().map(control),
             groups: self.consumers.iter().map(group).collect(),
             tasks: background
                 .statuses()
@@ -137,22 +93,33 @@ fn resident_of(status: &str) -> Option<u64> {
 }
 
 /// The facts, or that they are too large.
-fn facts(told: &Told) -> Result<NodeFacts, String> {
+fn facts(told: &NodeReport) -> Result<NodeFacts, String> {
     let text = serde_json::to_string(told).map_err(|error| error.to_string())?;
     NodeFacts::new(text).map_err(|error| error.to_string())
 }
 
-fn group(consumer: &ConsumerHandle) -> GroupTold {
+fn control(control: &ControlHandle) -> ControlReport {
+    let status = control.status();
+    let unknown = status.unknown.iter().take(MOST_UNKNOWN);
+    ControlReport {
+        applied: status.applied.map(ControlVersion::get),
+        unknown: unknown.map(ControlSubject::to_text).collect(),
+    }
+}
+
+fn group(consumer: &ConsumerHandle) -> GroupReport {
     let stats = consumer.stats();
     let subscriptions = consumer.subscriptions().into_iter();
-    GroupTold {
+    GroupReport {
         group: consumer.group().to_string(),
+        instance_of: (consumer.configured_group() != consumer.group())
+            .then(|| consumer.configured_group().to_string()),
         in_flight: consumer.in_flight(),
         concurrency: consumer.concurrency(),
         handled: stats.handled,
         failed: stats.failed,
         subscriptions: subscriptions
-            .map(|subscription| SubscriptionTold {
+            .map(|subscription| SubscriptionReport {
                 topic: subscription.topic.to_string(),
                 paused: subscription.paused.iter().map(ToString::to_string).collect(),
                 circuit_open: subscription.circuit_open,
@@ -161,8 +128,8 @@ fn group(consumer: &ConsumerHandle) -> GroupTold {
     }
 }
 
-fn task(name: String, status: &TaskStatus, now: Duration) -> TaskTold {
-    TaskTold {
+fn task(name: String, status: &TaskStatus, now: Duration) -> TaskReport {
+    TaskReport {
         name,
         runs: status.runs,
         failing: status.failing,

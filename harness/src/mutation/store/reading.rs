@@ -5,10 +5,10 @@ use std::{future::pending, time::Duration};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use headless_abstractions::{
-    Change, Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterQueries,
-    DeadLetterStats, DeadLetterTally, ErrorKind, GroupName, InboxEntry, InboxFilter, InboxQueries,
-    InboxStats, MessageId, OutboxEntry, OutboxFilter, OutboxQueries, OutboxStats, Page, Pulse, PulseStore,
-    Result,
+    Change, ControlVersion, Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter,
+    DeadLetterQueries, DeadLetterStats, DeadLetterTally, ErrorKind, GroupName, InboxEntry, InboxFilter,
+    InboxQueries, InboxStats, MessageId, OutboxEntry, OutboxFilter, OutboxQueries, OutboxStats, Page, Pulse,
+    PulseStore, Result,
 };
 
 use super::{Bug, Mutant};
@@ -228,6 +228,8 @@ impl PulseStore for Mutant {
         let pulse = self.pulse.pulse().await?;
         Ok(if self.bug.is(Mutation::PulseIdle) {
             Pulse::idle()
+        } else if self.bug.is(Mutation::PulseHidesChanges) {
+            pulse.with_control(ControlVersion::NONE)
         } else {
             pulse
         })

@@ -7,8 +7,8 @@ use std::{
 };
 
 use headless_abstractions::{
-    Arrival, Buried, Claim, Epoch, GroupName, IdempotencyKey, Incarnation, Message, MessageId, Owner,
-    PartitionKey, Settled,
+    Arrival, Buried, Claim, ControlVersion, Epoch, GroupName, IdempotencyKey, Incarnation, Message,
+    MessageId, Owner, PartitionKey, Settled,
 };
 
 use crate::wait::Stopwatch;
@@ -47,6 +47,10 @@ pub(super) struct Seen {
     pub(super) beaten: BTreeSet<Incarnation>,
     /// The deaths that were told.
     pub(super) deaths: Vec<Buried>,
+    /// The versions at which something was taken back.
+    pub(super) removed: BTreeSet<ControlVersion>,
+    /// How many changes met others.
+    pub(super) conflicts: u64,
     /// Rows of the outbox that were handed out.
     pub(super) outbox: BTreeMap<MessageId, Held>,
     /// How many renewals of the outbox are under way, by owner.

@@ -6,7 +6,7 @@ use std::fmt::Write;
 const SHOWN: usize = 512;
 
 /// The text on one line: what would move a terminal's cursor, or change the direction in which it writes, is escaped.
-pub(super) fn line(text: &str) -> String {
+pub(crate) fn line(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -21,7 +21,7 @@ pub(super) fn line(text: &str) -> String {
 }
 
 /// As [`line`], and at most so many characters of it.
-pub(super) fn short(text: &str, most: usize) -> String {
+pub(crate) fn short(text: &str, most: usize) -> String {
     let safe = line(text);
     match safe.char_indices().nth(most) {
         Some(_) => safe.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
@@ -30,7 +30,7 @@ pub(super) fn short(text: &str, most: usize) -> String {
 }
 
 /// A payload, over several lines where it is JSON or text.
-pub(super) fn payload(payload: &[u8]) -> String {
+pub(crate) fn payload(payload: &[u8]) -> String {
     if let Ok(value) = serde_json::from_slice::<serde_json::Value>(payload) {
         return lines(&format!("{value:#}"));
     }
@@ -47,7 +47,7 @@ pub(super) fn payload(payload: &[u8]) -> String {
     }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut digits = String::with_capacity(2 * bytes.len());
     for byte in bytes {
         // Writing to a text does not fail.
@@ -61,7 +61,7 @@ fn lines(text: &str) -> String {
 }
 
 /// Rows as columns; the last one is as wide as it likes.
-pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = head.map(str::len);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -1,0 +1,1 @@
+select * from {schema}.control_put($1, $2, $3, $4, $5, $6, $7)

@@ -1,0 +1,1 @@
+select r.revision from {schema}.control_revision r
