@@ -10,7 +10,7 @@ use anyhow::Result;
 use headless::{Condition, Config, Examination, Finding, Headless, Providers, SystemClock};
 use serde::Serialize;
 
-use crate::{bad_input::BadInput, cli::DoctorArgs, urls};
+use crate::{bad_input::BadInput, cli::DoctorArgs, text, urls};
 
 /// A finding as it is printed.
 #[derive(Serialize)]
@@ -115,9 +115,9 @@ fn write(out: &mut impl Write, examination: &Examination) -> io::Result<()> {
             fix,
             ..
         } = finding;
-        writeln!(out, "  {condition:<9} {check:<10} {found}")?;
+        writeln!(out, "  {condition:<9} {check:<10} {}", text::line(found))?;
         if let Some(fix) = fix {
-            writeln!(out, "  {:<9} {:<10} {fix}", "", "do:")?;
+            writeln!(out, "  {:<9} {:<10} {}", "", "do:", text::line(fix))?;
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use headless_abstractions::{
     StartFrom, Subscriber, Subscription, TopicName, Topology, Transport,
 };
 use headless_core::Backoff;
+use tokio::runtime::Handle;
 
 /// How long one look for messages waits; also how often the group is held on to.
 const WAIT: Duration = Duration::from_secs(2);
@@ -31,15 +32,47 @@ pub struct Seen {
     pub malformed: Option<Arc<Error>>,
 }
 
+/// A group that is removed with this, at the latest in the background when it is dropped.
+struct Own {
+    transport: Arc<dyn Transport>,
+    name: GroupName,
+    is_removed: bool,
+}
+
+impl Own {
+    async fn remove(mut self) -> Result<()> {
+        self.transport.remove_group(&self.name).await?;
+        self.is_removed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        if self.is_removed {
+            return;
+        }
+        let (transport, name) = (self.transport.clone(), self.name.clone());
+        runtime.spawn(async move {
+            if let Err(error) = transport.remove_group(&name).await {
+                tracing::warn!(group = %name, %error, "the group of a tail could not be removed, and may keep messages");
+            }
+        });
+    }
+}
+
 /// Watches a topic: a group of its own sees every message, and takes none from any other group.
 ///
-/// It is declared when the tail is opened and removed when it is closed. Where the transport has groups of one process
-/// (`per_instance_groups`) it is one, and ends with the process as well. Elsewhere a process that is killed leaves its
-/// group behind, which then keeps what it has not seen: [`group`](Self::group) names it, to be removed.
+/// It is declared when the tail is opened and removed when it is closed, or in the background when it is dropped. Where
+/// the transport has groups of one process (`per_instance_groups`) it is one, and ends with the process as well.
+/// Elsewhere a process that is killed leaves its group behind, which then keeps what it has not seen:
+/// [`group`](Self::group) names it, to be removed.
 pub struct Tail {
-    transport: Arc<dyn Transport>,
+    own: Own,
     random: Arc<dyn Random>,
-    group: GroupName,
     subscriber: Box<dyn Subscriber>,
     ready: VecDeque<Seen>,
 }
@@ -52,7 +85,7 @@ impl Tail {
     /// what the transport answers.
     ///
     /// # Cancel safety
-    /// Dropping the future may leave the group behind where the transport has no groups of one process.
+    /// Dropping the future removes the group in the background.
     pub async fn open(
         transport: Arc<dyn Transport>,
         random: Arc<dyn Random>,
@@ -69,30 +102,27 @@ impl Tail {
         if transport.info().capabilities.per_instance_groups {
             spec = spec.with_per_instance();
         }
+        let own = Own {
+            transport: transport.clone(),
+            name: group.clone(),
+            is_removed: false,
+        };
         transport.declare(&Topology::new().with_group(spec)).await?;
-        let subscription = Subscription::new(group.clone(), topic, member)
+        let subscription = Subscription::new(group, topic, member)
             .with_prefetch(AT_ONCE)
             .with_visibility(VISIBILITY);
-        match transport.subscribe(&subscription).await {
-            Ok(subscriber) => Ok(Self {
-                transport,
-                random,
-                group,
-                subscriber,
-                ready: VecDeque::new(),
-            }),
-            Err(error) => {
-                // The first error is the one that is told.
-                let _removed = transport.remove_group(&group).await;
-                Err(error)
-            }
-        }
+        Ok(Self {
+            subscriber: transport.subscribe(&subscription).await?,
+            own,
+            random,
+            ready: VecDeque::new(),
+        })
     }
 
     /// The group that it watches with.
     #[must_use]
     pub const fn group(&self) -> &GroupName {
-        &self.group
+        &self.own.name
     }
 
     /// The next message, as soon as there is one. A transport that does not answer is asked again, for as long as it takes.
@@ -116,7 +146,7 @@ impl Tail {
                     self.take(received.deliveries).await;
                 }
                 Err(error) if error.is_retryable() => {
-                    tracing::debug!(group = %self.group, %error, "a look for messages failed; looking again");
+                    tracing::debug!(group = %self.own.name, %error, "a look for messages failed; looking again");
                     tokio::time::sleep(BACKOFF.steady_delay(failed, &*self.random)).await;
                     failed = failed.saturating_add(1);
                 }
@@ -131,7 +161,7 @@ impl Tail {
     /// What the transport answers; the group may then be left behind.
     pub async fn close(self) -> Result<()> {
         let closed = self.subscriber.close().await;
-        self.transport.remove_group(&self.group).await?;
+        self.own.remove().await?;
         closed
     }
 
@@ -149,7 +179,7 @@ impl Tail {
         }
         for settled in self.subscriber.settle(&tokens).await {
             if let Err(error) = settled {
-                tracing::debug!(group = %self.group, %error, "a message could not be acknowledged; it comes again");
+                tracing::debug!(group = %self.own.name, %error, "a message could not be acknowledged; it comes again");
             }
         }
     }
@@ -158,7 +188,7 @@ impl Tail {
 impl fmt::Debug for Tail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tail")
-            .field("group", &self.group)
+            .field("group", &self.own.name)
             .field("ready", &self.ready.len())
             .finish_non_exhaustive()
     }

@@ -95,6 +95,18 @@ async fn should_leave_no_group_behind_when_it_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn should_leave_no_group_behind_when_it_is_dropped_wherever_it_stands() {
+    let memory = shop().await;
+    let mut tail = open(&memory, StartFrom::Now).await.unwrap();
+    let group = tail.group().clone();
+    let given_up = tokio::time::timeout(Duration::from_secs(1), tail.next()).await;
+    assert!(given_up.is_err());
+    drop(tail);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(memory.lag(&group).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
 async fn should_say_so_when_its_group_is_removed_or_its_topic_is_not_there() {
     let memory = shop().await;
     let mut tail = open(&memory, StartFrom::Now).await.unwrap();

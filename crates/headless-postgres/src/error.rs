@@ -20,14 +20,33 @@ pub(crate) fn fault(error: sqlx::Error) -> Error {
     }
 }
 
-/// Maps an error of connecting: nothing was asked of the server yet, so nothing can have happened.
-pub(crate) fn no_connection(error: sqlx::Error) -> Error {
+/// Maps an error of connecting for the first time: nothing was asked of the server yet, so nothing can have happened. Who
+/// is not let in is told so.
+pub(crate) fn no_first_connection(error: sqlx::Error) -> Error {
     let mapped = match &error {
-        sqlx::Error::Io(io) if !is_of_tls(io) => Error::new(
+        sqlx::Error::Io(io) if is_of_tls(io) => no_tls(ErrorKind::Denied),
+        sqlx::Error::Io(_) => Error::new(
             ErrorKind::Unavailable,
             "no connection could be made: is the server running, and can it be reached?",
         ),
         error => mapped(error),
+    };
+    with_cause(mapped, error)
+}
+
+/// As [`no_first_connection`], of a handle that was connected before. A server that lets us in no more is away, and
+/// nothing of what was to be done there is refused: it waits until somebody has mended that.
+pub(crate) fn no_connection(error: sqlx::Error) -> Error {
+    let mapped = match &error {
+        sqlx::Error::Io(io) if is_of_tls(io) => no_tls(ErrorKind::Unavailable),
+        sqlx::Error::Io(_) => return no_first_connection(error),
+        error => {
+            let mapped = mapped(error);
+            match mapped.kind() {
+                ErrorKind::Denied => Error::new(ErrorKind::Unavailable, mapped.message().to_owned()),
+                _ => mapped,
+            }
+        }
     };
     with_cause(mapped, error)
 }
@@ -51,12 +70,11 @@ fn mapped(error: &sqlx::Error) -> Error {
         sqlx::Error::Configuration(_) => {
             Error::invalid("the settings of the connection are refused by the client")
         }
-        sqlx::Error::Io(io) if is_of_tls(io) => no_tls(),
         sqlx::Error::Io(_) => Error::new(
             ErrorKind::Unavailable,
             "the connection is broken: is the server running, and can it be reached?",
         ),
-        sqlx::Error::Tls(_) => no_tls(),
+        sqlx::Error::Tls(_) => no_tls(ErrorKind::Denied),
         sqlx::Error::Protocol(_) => Error::new(
             ErrorKind::Unavailable,
             "the connection broke the protocol, as one does that is closed in the middle of an answer",
@@ -84,9 +102,9 @@ fn is_of_tls(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData
 }
 
-fn no_tls() -> Error {
+fn no_tls(kind: ErrorKind) -> Error {
     Error::new(
-        ErrorKind::Denied,
+        kind,
         "TLS could not be agreed: check sslmode, the host's name and the certificates",
     )
 }
@@ -243,15 +261,24 @@ mod tests {
     }
 
     #[test]
-    fn should_not_be_tried_again_when_the_other_side_is_not_trusted() {
-        for map in [no_connection, fault] {
-            let error = map(sqlx::Error::Io(io::Error::new(
+    fn should_refuse_to_begin_and_wait_later_when_the_other_side_is_not_trusted() {
+        let untrusted = || {
+            sqlx::Error::Io(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "invalid peer certificate",
-            )));
-            assert_eq!(error.kind(), ErrorKind::Denied);
-            assert!(!error.is_retryable(), "{error}");
-        }
+            ))
+        };
+        let first = no_first_connection(untrusted());
+        assert_eq!(first.kind(), ErrorKind::Denied);
+        assert!(!first.is_retryable(), "{first}");
+        // A relay would take it for the message's own fault otherwise, and bury what waits.
+        let later = no_connection(untrusted());
+        assert_eq!(later.kind(), ErrorKind::Unavailable);
+        assert!(
+            later.is_retryable() && later.to_string().contains("TLS"),
+            "{later}"
+        );
+        assert!(!later.is_outcome_unknown());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use headless_abstractions::{Check, Clock, ErrorKind, Finding, Result};
 use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 
-use crate::{PostgresConfig, error::fault, migrate, postgres::in_time, sql::statements};
+use crate::{Pooler, PostgresConfig, error::fault, migrate, postgres::in_time, sql::statements};
 
 statements! {
     Statements {
@@ -47,10 +47,12 @@ async fn look(
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
     let statements = Statements::new(&config.schema);
+    // In one transaction: behind a pooler each statement might go to another session otherwise.
+    let mut tx = in_time(config, migrate::begin(conn, config)).await?;
     let (asked, started) = (clock.now(), clock.monotonic());
     let server = in_time(config, async {
         let row = sqlx::query(statements.examine.get()).persistent(false);
-        Server::read(&row.fetch_one(&mut *conn).await.map_err(fault)?)
+        Server::read(&row.fetch_one(&mut *tx).await.map_err(fault)?)
     })
     .await?;
     let took = clock.monotonic().saturating_sub(started);
@@ -69,7 +71,7 @@ async fn look(
     findings.push(server.clock(asked, took));
     let rights = in_time(config, async {
         let row = sqlx::query(statements.rights.get()).persistent(false);
-        Rights::read(&row.fetch_one(&mut *conn).await.map_err(fault)?)
+        Rights::read(&row.fetch_one(&mut *tx).await.map_err(fault)?)
     });
     let rights = match rights.await {
         Ok(rights) => rights,
@@ -78,6 +80,7 @@ async fn look(
             return Ok(());
         }
     };
+    in_time(config, async { tx.rollback().await.map_err(fault) }).await?;
     // Without the use of the schema nobody can look into it.
     if rights.may_look {
         findings.push(schema(config, &rights).await);
@@ -94,12 +97,19 @@ async fn look(
 fn unreachable(config: &PostgresConfig, error: &headless_abstractions::Error) -> Finding {
     let mut finding = Finding::failed(Check::Reachable, error);
     finding.found = format!("{}: {}", config.endpoint(), finding.found);
-    if error.kind() == ErrorKind::Denied {
-        finding.fix = Some(
+    let fix = match (error.kind(), error.message()) {
+        (ErrorKind::Denied, _) => {
             "correct user, password or sslmode of the URL, or let the server's pg_hba.conf admit this user from here"
-                .to_owned(),
-        );
-    }
+        }
+        (_, text) if text.contains("lacks a resource") => {
+            "the server has no room for another connection: end some, raise its max_connections, or put a pooler in between"
+        }
+        (_, text) if text.contains("ended the connection") => {
+            "the server runs and takes nobody now, as while it starts or stops: look at its log, and try again"
+        }
+        _ => return finding,
+    };
+    finding.fix = Some(fix.to_owned());
     finding
 }
 
@@ -187,8 +197,14 @@ impl Server {
     }
 
     fn capacity(&self, config: &PostgresConfig) -> Finding {
+        if config.pooler == Pooler::Transaction {
+            return Finding::unknown(
+                Check::Capacity,
+                "a pooler stands in between, which has limits of its own",
+            );
+        }
         let of_ours =
-            i64::from(config.max_connections.get()) + i64::from(config.control_connections.get()) + 1;
+            i64::from(config.max_connections.get()) + i64::from(config.control_connections.get()) + 2;
         let free = i64::from(self.connections) - i64::from(self.connected);
         let found = format!(
             "{} of {} connections are in use; a process with these settings takes up to {of_ours}",
@@ -276,6 +292,10 @@ async fn schema(config: &PostgresConfig, rights: &Rights) -> Finding {
         Ok(state) => state,
         Err(error) => {
             let mut finding = Finding::failed(Check::Schema, &error);
+            if error.kind() == ErrorKind::Denied {
+                let found = format!("schema {} may not be looked into: see the rights", config.schema);
+                return Finding::unknown(Check::Schema, found);
+            }
             if error.kind() == ErrorKind::Conflict {
                 finding.fix =
                     Some("do what is said, before any service of this version is started".to_owned());

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row, Transaction};
 
 use crate::{
     PostgresConfig, Schema,
-    error::{fault, no_connection},
+    error::{fault, no_first_connection},
     postgres::{self, in_time},
     sql::{in_schema, statements},
 };
@@ -120,7 +120,7 @@ pub(crate) async fn connect(config: &PostgresConfig) -> Result<PgConnection> {
     let options = config.options();
     let limit = config.acquire_timeout;
     match tokio::time::timeout(limit, PgConnection::connect_with(&options)).await {
-        Ok(connected) => connected.map_err(no_connection),
+        Ok(connected) => connected.map_err(no_first_connection),
         Err(_elapsed) => Err(Error::new(
             ErrorKind::Unavailable,
             format!("the server did not answer within acquire_timeout ({limit:?}): can it be reached?"),
@@ -144,7 +144,10 @@ async fn present(conn: &mut PgConnection, config: &PostgresConfig, statements: &
     Ok(present)
 }
 
-async fn begin<'c>(conn: &'c mut PgConnection, config: &PostgresConfig) -> Result<Transaction<'c, Postgres>> {
+pub(crate) async fn begin<'c>(
+    conn: &'c mut PgConnection,
+    config: &PostgresConfig,
+) -> Result<Transaction<'c, Postgres>> {
     let begin = postgres::statements(config).begin.get();
     conn.begin_with(begin).await.map_err(fault)
 }

@@ -65,8 +65,21 @@ impl Link {
         }
     }
 
-    /// The connection, made anew when there is none. Callers that come meanwhile wait for the same one.
+    /// The connection, made anew when there is none. Callers that come meanwhile wait for the same one. A server that lets
+    /// us in no more is away, and nothing of what was to be done there is refused: it waits until somebody has mended that.
     pub(crate) async fn live(&self, config: &RabbitMqConfig) -> Result<Arc<Live>> {
+        self.first(config).await.map_err(|error| match error.kind() {
+            ErrorKind::Denied => Error::new(ErrorKind::Unavailable, error.message().to_owned())
+                .with_operation("connect")
+                .with_provider(NAME)
+                .with_resource(config.endpoint())
+                .with_source(error),
+            _ => error,
+        })
+    }
+
+    /// As [`live`](Self::live), where a handle begins: who is not let in is told so.
+    pub(crate) async fn first(&self, config: &RabbitMqConfig) -> Result<Arc<Live>> {
         let mut place = self.live.lock().await;
         if let Some(live) = place.as_ref().filter(|live| live.is_up()) {
             return Ok(live.clone());

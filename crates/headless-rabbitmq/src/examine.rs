@@ -7,8 +7,8 @@ use headless_abstractions::{Check, Error, ErrorKind, Finding};
 use lapin::{
     BasicProperties, ExchangeKind,
     options::{
-        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
-        QueueDeclareOptions,
+        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+        ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::{FieldTable, ShortString},
 };
@@ -31,7 +31,7 @@ pub(crate) async fn examine(config: &RabbitMqConfig) -> Vec<Finding> {
     let mut findings = Vec::new();
     let link = Link::new("doctor", None);
     let started = clock::now();
-    match link.live(config).await {
+    match link.first(config).await {
         Ok(live) => {
             let took = started.elapsed();
             findings.push(Finding::good(
@@ -72,7 +72,8 @@ async fn look(live: &Live, config: &RabbitMqConfig, findings: &mut Vec<Finding>)
     ));
     findings.push(namespace(live, config).await);
     let name: ShortString = format!("{}!doctor:{}", config.namespace, Uuid::new_v4()).into();
-    match timeout(config.call_timeout, rights(live, &name)).await {
+    let tried = timeout(config.call_timeout, rights(live, &name)).await;
+    match tried {
         Ok(Ok(())) => {
             findings.push(Finding::good(
                 Check::Rights,
@@ -92,6 +93,26 @@ async fn look(live: &Live, config: &RabbitMqConfig, findings: &mut Vec<Finding>)
             ),
             "see whether it is overloaded, or short of memory or disk: `rabbitmq-diagnostics check_running`",
         )),
+    }
+    remove(live, config, &name).await;
+}
+
+/// The exchange goes with its queue, but not where nothing could be bound to it.
+async fn remove(live: &Live, config: &RabbitMqConfig, name: &ShortString) {
+    let removed = async {
+        let channel = live.channel().await?;
+        let options = ExchangeDeleteOptions::default();
+        channel
+            .exchange_delete(name.clone(), options)
+            .await
+            .map_err(fault)
+    };
+    match timeout(config.call_timeout, removed).await {
+        // Without the right to make it, it is not there.
+        Ok(Ok(()) | Err(_)) => {}
+        Err(_elapsed) => {
+            tracing::warn!(exchange = %name, "an exchange for a trial may be left on the server")
+        }
     }
 }
 
@@ -214,8 +235,9 @@ fn missing(config: &RabbitMqConfig, right: &str, error: &Error) -> Finding {
         Check::Rights,
         format!("missing: {right} ({error})"),
         format!(
-            "rabbitmqctl set_permissions -p {} {} '^({name}[:!]|amq\\.gen).*' '^({name}[:!]|amq\\.).*' \
-             '^({name}[:!]|amq\\.).*'",
+            "rabbitmqctl set_permissions -p '{}' '{}' '^({name}[:!]|amq\\.gen).*' '^({name}[:!]|amq\\.).*' \
+             '^({name}[:!]|amq\\.).*' (it replaces the patterns that the user has in this virtual host: join them with |, \
+             if other namespaces are theirs too)",
             server.vhost, server.user
         ),
     )

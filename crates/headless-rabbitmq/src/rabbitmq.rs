@@ -148,7 +148,7 @@ impl RabbitMq {
             tasks: TaskTracker::new(),
             closed: OnceCell::new(),
         };
-        shared.publish.live(&shared.config).await?;
+        shared.publish.first(&shared.config).await?;
         Ok(Self {
             shared: Arc::new(shared),
         })

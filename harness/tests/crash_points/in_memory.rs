@@ -13,7 +13,7 @@ use crate::{
     judge::{Before, judge},
     place::{BoxError, Place},
     report::Told,
-    workload::{Manner, Part, serve},
+    workload::{Manner, Part, serve, together},
 };
 
 const LEASE: Duration = Duration::from_millis(300);
@@ -78,7 +78,12 @@ pub(crate) async fn run(style: Style, spot: Option<Spot>, manner: Manner) -> Res
         done?;
     }
     let recovered = at.map(|at| at.elapsed());
-    let judgement = judge(&place, 0, &before).await;
+    let mut judgement = judge(&place, 0, &before).await;
+    if style == Style::Batch && together() == 0 {
+        judgement
+            .broken
+            .push("no batch of several was committed".to_owned());
+    }
     Ok(Told::of(judgement, recovered))
 }
 

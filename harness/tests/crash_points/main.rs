@@ -123,9 +123,10 @@ async fn in_a_process(style: Style, spot: Option<Spot>, manner: &str) -> Result<
 }
 
 /// The trials notice what they are there for: an application that does it wrong is caught at a point.
-fn caught(manner: &'static str, at: &'static str, wrong: &'static str) -> Trial {
-    Trial::test(format!("memory::caught::{manner}::{at}"), move || {
-        let (style, spot) = (Style::Single, Spot::parse(at));
+fn caught(style: Style, manner: &'static str, at: &'static str, wrong: &'static str) -> Trial {
+    let name = style.name();
+    Trial::test(format!("memory::caught::{name}::{manner}::{at}"), move || {
+        let spot = Spot::parse(at);
         let told = runtime()?.block_on(in_a_process(style, spot, manner));
         match told.map_err(|error| error.to_string())?.judged(style, spot) {
             Err(broken) if broken.contains(wrong) => Ok(()),
@@ -141,6 +142,7 @@ fn manner_of(name: &str) -> Manner {
         "out_of_order" => Manner::OutOfOrder,
         "swallow" => Manner::Swallow,
         "insist" => Manner::Insist,
+        "first_alone" => Manner::FirstAlone,
         "roll_back_late" => Manner::RollBackLate,
         _ => Manner::Careful,
     }
@@ -183,12 +185,13 @@ fn matrix() -> ExitCode {
     let report = Arc::new(Report::default());
     let done = "these were done";
     let mut trials = vec![
-        caught("effect_apart", "handler.committing::abort", done),
-        caught("note_first", "outbox.appending::abort", done),
-        caught("roll_back_late", "nothing", "was rolled back"),
-        caught("out_of_order", "nothing", "came after"),
-        caught("swallow", "nothing", "0 dead letters"),
-        caught("insist", "nothing", "calls, the most are"),
+        caught(Style::Single, "effect_apart", "handler.committing::abort", done),
+        caught(Style::Single, "note_first", "outbox.appending::abort", done),
+        caught(Style::Single, "roll_back_late", "nothing", "was rolled back"),
+        caught(Style::Single, "out_of_order", "nothing", "came after"),
+        caught(Style::Single, "swallow", "nothing", "0 dead letters"),
+        caught(Style::Single, "insist", "nothing", "calls, the most are"),
+        caught(Style::Batch, "first_alone", "nothing", done),
     ];
     let places = Place::all();
     for place in &places {

@@ -1,6 +1,11 @@
 //! What is published and handled: small, and through every point.
 
-use std::{borrow::Cow, num::NonZeroUsize, time::Duration};
+use std::{
+    borrow::Cow,
+    num::NonZeroUsize,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use headless::{
     Backoff, BatchContext, Builder, Consumer, Context, Environment, Event, HandlerError, HandlerResult,
@@ -41,6 +46,8 @@ const CALLS: u64 = (ORDERS + NOTES) as u64 + 1 + 2 + 1;
 /// The most calls for the one fault: all that a member may have in its hands of each of its three subscriptions comes again,
 /// and is called before the store says where it stands; and who publishes again publishes notes and scrap a second time.
 pub(crate) const MOST_CALLS: u64 = CALLS + 2 * 3 * PREFETCH.get() as u64 + NOTES as u64 + 1;
+
+static TOGETHER: AtomicU64 = AtomicU64::new(0);
 
 /// What becomes of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +156,8 @@ pub(crate) enum Manner {
     Swallow,
     /// It tries again, and at once, what cannot be handled.
     Insist,
+    /// Of several at a time it handles the first alone.
+    FirstAlone,
 }
 
 /// What a member does.
@@ -202,7 +211,7 @@ fn builder(place: &Place, lease: Duration, Part { manner, style, .. }: Part) -> 
         }),
         Style::Batch => in_order.batch(PREFETCH.get(), GATHERED, move |orders: Vec<Order>, cx| {
             let place = work_in.clone();
-            async move { work_together(&place, &orders, &cx).await }
+            async move { work_together(&place, &orders, &cx, manner).await }
         }),
     };
     let around = group(AUDIT).inbox(Inbox::Around);
@@ -282,7 +291,7 @@ async fn work(place: &Place, order: Order, cx: &Context, manner: Manner) -> Hand
 }
 
 /// Several in one unit of work. Who cannot be handled takes its company down with it, and then stands alone.
-async fn work_together(place: &Place, orders: &[Order], cx: &BatchContext) -> HandlerResult {
+async fn work_together(place: &Place, orders: &[Order], cx: &BatchContext, manner: Manner) -> HandlerResult {
     place.count_call().await.map_err(HandlerError::retry)?;
     match orders {
         [alone] if alone.fate() == Fate::Dead => return Err(HandlerError::permanent("as planned")),
@@ -302,12 +311,25 @@ async fn work_together(place: &Place, orders: &[Order], cx: &BatchContext) -> Ha
         work.commit().await?;
     } else {
         let mut work = cx.begin::<Memory>().await?;
-        for order in orders {
+        let most = if manner == Manner::FirstAlone {
+            1
+        } else {
+            orders.len()
+        };
+        for order in orders.iter().take(most) {
             write_in_memory(&mut work, &effect_of(*order)).await?;
         }
         work.commit().await?;
     }
+    if orders.len() > 1 {
+        TOGETHER.fetch_add(1, Relaxed);
+    }
     Ok(())
+}
+
+/// How many batches of several this process has committed.
+pub(crate) fn together() -> u64 {
+    TOGETHER.load(Relaxed)
 }
 
 fn effect_of(order: Order) -> Effect {

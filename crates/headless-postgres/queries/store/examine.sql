@@ -10,6 +10,8 @@ select
     current_setting('synchronous_commit') as commits,
     current_setting('max_connections')::int
         - current_setting('superuser_reserved_connections')::int as connections,
-    -- A null pid is not shown to users without the right to see others' backends; each of them has a row all the same.
-    (select count(*) from pg_stat_activity where backend_type = 'client backend')::int as connected,
+    -- Of others' sessions a user without the right to see them is told nothing but that they are there, with some of the
+    -- server's own processes among them.
+    (select count(*) from pg_stat_activity where coalesce(backend_type, 'client backend') = 'client backend')::int
+        as connected,
     (extract(epoch from clock_timestamp()) * 1000000)::bigint as micros

@@ -18,6 +18,8 @@ const LEAST: (u32, u32) = (3, 10);
 const GREETING: &[u8] = b"AMQP\0\0\x09\x01";
 /// The field of the server's answer, and that it is a text of four bytes' length.
 const FIELD: &[u8] = b"\x07versionS";
+/// The longest version that is taken for one.
+const LONGEST_VERSION: usize = 64;
 /// The longest answer that is looked through.
 const LONGEST: usize = 64 * 1024;
 
@@ -54,7 +56,9 @@ async fn ask(config: &RabbitMqConfig) -> io::Result<String> {
 fn version(answer: &[u8]) -> Option<String> {
     let at = answer.windows(FIELD.len()).position(|field| field == FIELD)? + FIELD.len();
     let (length, text) = answer.get(at..)?.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let length = usize::try_from(u32::from_be_bytes(*length))
+        .ok()
+        .filter(|length| *length <= LONGEST_VERSION)?;
     String::from_utf8(text.get(..length)?.to_vec()).ok()
 }
 
