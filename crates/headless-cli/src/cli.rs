@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
 
-use crate::{dead::DeadArgs, groups::GroupsArgs, status::StatusArgs};
+use crate::{dead::DeadArgs, groups::GroupsArgs, status::StatusArgs, tail::TailArgs};
 
 /// Publish, and watch that nothing is lost.
 #[derive(Debug, Parser)]
@@ -22,7 +22,8 @@ Exit codes:
   2  the input or the usage is wrong
   3  the demo found something lost, doubled or overtaken; `migrate --check` found migrations that are missing; `dead`
      did not find, or could not change, something of what was asked for, and says why; `doctor` found something bad;
-     `groups --wait` stored what is wanted, and not every live node has applied it in time
+     `groups --wait` stored what is wanted, and not every live node has applied it in time; `groups remove` did not
+     find the group, or messages wait for it
 
 RUST_LOG sets what is logged to standard error, as in RUST_LOG=headless=debug; by default warnings.";
 
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// Show how much there is in a store, the nodes that use it with their tasks, and their groups
     Status(StatusArgs),
+    /// Show the messages of a topic as they go by; none is taken from any group
+    Tail(TailArgs),
 }
 
 /// The arguments of `completions`.

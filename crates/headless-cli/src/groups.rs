@@ -3,6 +3,7 @@
 mod args;
 mod change;
 mod list;
+mod remove;
 
 use anyhow::Result;
 
@@ -18,5 +19,6 @@ pub(crate) async fn run(args: &GroupsArgs) -> Result<Answer> {
         GroupsCommand::Pause(args) => change::pause(args, true).await,
         GroupsCommand::Resume(args) => change::pause(args, false).await,
         GroupsCommand::Concurrency(args) => change::concurrency(args).await,
+        GroupsCommand::Remove(args) => remove::run(args).await,
     }
 }

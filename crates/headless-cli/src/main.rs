@@ -8,12 +8,14 @@ mod demo;
 mod doctor;
 mod groups;
 mod input;
+mod message;
 mod migrate;
 mod operator;
 mod progress;
 mod publish;
 mod status;
 mod survey;
+mod tail;
 mod text;
 mod urls;
 
@@ -76,6 +78,7 @@ fn run(command: Command) -> Result<ExitCode> {
                 false => ExitCode::from(PENDING),
             }),
             Command::Publish(args) => publish::run(&args).await.map(|()| ExitCode::SUCCESS),
+            Command::Tail(args) => tail::run(&args).await.map(|()| ExitCode::SUCCESS),
             Command::Status(args) => status::run(&args).await.map(code_of),
         }
     });

@@ -16,6 +16,8 @@ mod process;
 mod processes;
 #[path = "rabbitmq/processes.rs"]
 mod processes_over_rabbitmq;
+#[path = "postgres/tail.rs"]
+mod tail;
 #[path = "postgres/trial.rs"]
 mod trial;
 #[path = "postgres/world.rs"]

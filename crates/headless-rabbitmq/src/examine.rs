@@ -84,7 +84,10 @@ async fn look(live: &Live, config: &RabbitMqConfig, findings: &mut Vec<Finding>)
             ));
             findings.push(writable(live, &name).await);
         }
-        Ok(Err((right, error))) => findings.push(missing(config, right, &error)),
+        Ok(Err((right, error))) => {
+            findings.push(missing(config, right, &error));
+            remove(live, config, &name).await;
+        }
         Err(_elapsed) => findings.push(Finding::bad(
             Check::Rights,
             format!(
@@ -94,7 +97,6 @@ async fn look(live: &Live, config: &RabbitMqConfig, findings: &mut Vec<Finding>)
             "see whether it is overloaded, or short of memory or disk: `rabbitmq-diagnostics check_running`",
         )),
     }
-    remove(live, config, &name).await;
 }
 
 /// The exchange goes with its queue, but not where nothing could be bound to it.

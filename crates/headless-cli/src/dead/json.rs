@@ -1,11 +1,11 @@
 //! Dead letters as JSON.
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use headless::{Change, DeadLetter, DeadLetterChange, DeadLetterTally, Message, Origin};
-use serde_json::{Map, Value, json};
+use chrono::{DateTime, Utc};
+use headless::{Change, DeadLetter, DeadLetterChange, DeadLetterTally, Origin};
+use serde_json::{Value, json};
 
 use super::deed;
-use crate::text::hex;
+use crate::message::{self, payload, time};
 
 /// A dead letter with everything that is kept of it.
 pub(super) fn letter(letter: &DeadLetter) -> Value {
@@ -33,7 +33,7 @@ pub(super) fn letter(letter: &DeadLetter) -> Value {
         "redriven": closed(&letter.redriven),
         "discarded": closed(&letter.discarded),
         "failures": failures.collect::<Vec<_>>(),
-        "message": message(&letter.message),
+        "message": message::json(&letter.message),
     })
 }
 
@@ -67,42 +67,4 @@ fn origin(origin: &Origin) -> Value {
         Origin::Group(group) => json!({ "group": group.as_str() }),
         Origin::Relay => json!({ "relay": true }),
     }
-}
-
-fn message(message: &Message) -> Value {
-    let headers: Map<String, Value> = message
-        .headers
-        .iter()
-        .map(|(name, value)| (name.to_string(), json!(value.to_string())))
-        .collect();
-    json!({
-        "id": message.id.to_string(),
-        "topic": message.topic.as_str(),
-        "type": message.message_type.as_ref().map(ToString::to_string),
-        "key": message.key.as_ref().map(ToString::to_string),
-        "idempotency_key": message.idempotency_key.as_ref().map(ToString::to_string),
-        "correlation_id": message.correlation_id.as_ref().map(ToString::to_string),
-        "causation_id": message.causation_id.map(|id| id.to_string()),
-        "tenant": message.tenant.as_ref().map(ToString::to_string),
-        "occurred_at": time(message.occurred_at),
-        "content_type": message.content_type.as_ref().map(ToString::to_string),
-        "headers": headers,
-        "payload": payload(&message.payload),
-    })
-}
-
-/// `{"json": …}`, `{"text": …}` or `{"hex": …}`, whichever is the first that holds it.
-fn payload(payload: &[u8]) -> Value {
-    if let Ok(value) = serde_json::from_slice::<Value>(payload) {
-        return json!({ "json": value });
-    }
-    match std::str::from_utf8(payload) {
-        Ok(text) => json!({ "text": text }),
-        Err(_) => json!({ "hex": hex(payload) }),
-    }
-}
-
-/// Parsed again, it is the same moment: stores keep microseconds.
-fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }

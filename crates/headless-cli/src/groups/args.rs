@@ -28,6 +28,8 @@ pub(crate) enum GroupsCommand {
     Resume(PauseArgs),
     /// Limit how many handler calls of a group run at once in each process
     Concurrency(ConcurrencyArgs),
+    /// End a group on the transport, with the messages that wait for it: for one that nobody will attend to any more
+    Remove(RemoveArgs),
 }
 
 /// Which service, and where.
@@ -73,6 +75,23 @@ pub(crate) struct PauseArgs {
     pub(crate) topic: Option<TopicName>,
     #[command(flatten)]
     pub(crate) change: ChangeArgs,
+}
+
+/// The arguments of `groups remove`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The group
+    #[arg(value_parser = |text: &str| GroupName::parse(text))]
+    pub(crate) group: GroupName,
+    /// The transport
+    #[arg(long, value_name = "URL")]
+    pub(crate) transport: String,
+    /// Also when messages wait for it, which are gone then
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The arguments of `groups concurrency`.

@@ -258,9 +258,26 @@ async fn should_find_what_is_wrong_with_a_broker() {
         "set_permissions",
     )
     .await;
-    let words: Vec<&str> = fix.split(' ').map(|word| word.trim_matches('\'')).collect();
+    let (command, _note) = fix.split_once(" (").unwrap();
+    let words: Vec<&str> = command.split(' ').map(|word| word.trim_matches('\'')).collect();
     server.ctl(&words[1..]).unwrap();
     well(TRANSPORT, &app("s3cret", "shop")).await;
+
+    // Who may make something and use none of it leaves nothing behind.
+    server
+        .ctl(&["set_permissions", "-p", "shop", "app", ".*", "^$", "^$"])
+        .unwrap();
+    bad(
+        TRANSPORT,
+        &app("s3cret", "shop"),
+        "rights",
+        "missing: write and read",
+        "set_permissions",
+    )
+    .await;
+    let none = "[] = [N || {resource, _, exchange, N} <- rabbit_exchange:list_names(), \
+                binary:match(N, <<\"doctor\">>) =/= nomatch].";
+    server.ctl(&["eval", none]).unwrap();
 
     server.ctl(&["set_vm_memory_high_watermark", "0"]).unwrap();
     bad(

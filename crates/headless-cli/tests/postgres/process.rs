@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{Read, Seek, Write},
+    os::unix::fs::FileExt,
     process::{Child, Command, ExitStatus, Stdio},
 };
 
@@ -81,6 +82,16 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// What it has printed so far.
+    pub(crate) fn printed(&self) -> String {
+        so_far(&self.stdout)
+    }
+
+    /// What it has said so far on standard error.
+    pub(crate) fn said(&self) -> String {
+        so_far(&self.stderr)
+    }
+
     /// Ends its input, and waits until it has ended.
     pub(crate) async fn end(mut self) -> Ended {
         drop(self.child.stdin.take());
@@ -108,6 +119,14 @@ fn read(file: &mut File) -> String {
     file.rewind().unwrap();
     file.read_to_string(&mut text).unwrap();
     text
+}
+
+/// As [`read`], where the process still writes: the place at which it does is shared with ours, and stays where it is.
+fn so_far(file: &File) -> String {
+    let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl Drop for Process {

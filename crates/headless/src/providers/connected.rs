@@ -204,6 +204,14 @@ impl AnyTransport {
         self.driver.remove_group(group).await
     }
 
+    /// How many messages wait for this group or are unsettled, over all its topics.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown group; else what the transport answers.
+    pub async fn lag(&self, group: &GroupName) -> Result<u64> {
+        self.driver.lag(group).await
+    }
+
     pub(crate) fn driver(&self) -> Arc<dyn Transport> {
         self.driver.clone()
     }

@@ -1,0 +1,53 @@
+//! `headless groups remove`.
+
+use std::io::{self, Write};
+
+use anyhow::{Context as _, Result};
+use headless::{ErrorKind, Providers};
+use serde_json::json;
+
+use super::args::RemoveArgs;
+use crate::{operator::Answer, urls};
+
+/// Ends a group. One for which messages wait is left as it is, unless it is forced.
+pub(super) async fn run(args: &RemoveArgs) -> Result<Answer> {
+    let (_, transport) = urls::connect(&Providers::builtin(), None, Some(&args.transport)).await?;
+    let transport = transport.context("--transport names one")?;
+    let group = &args.group;
+    let waiting = match transport.lag(group).await {
+        Ok(waiting) => waiting,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            tell(args, "not_found", 0, &format!("there is no group {group}"))?;
+            return Ok(Answer::InPart);
+        }
+        Err(error) => return Err(urls::wrong("--transport")(error)),
+    };
+    if waiting > 0 && !args.force {
+        let why = format!(
+            "{waiting} messages wait for {group}, or are with its members: with --force they are gone"
+        );
+        tell(args, "waiting", waiting, &why)?;
+        return Ok(Answer::InPart);
+    }
+    transport
+        .remove_group(group)
+        .await
+        .map_err(urls::wrong("--transport"))?;
+    tell(
+        args,
+        "removed",
+        waiting,
+        &format!("{group} is removed, with {waiting} messages"),
+    )?;
+    Ok(Answer::Whole)
+}
+
+fn tell(args: &RemoveArgs, answer: &str, waiting: u64, text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if args.json {
+        let object = json!({ "group": args.group.as_str(), "answer": answer, "messages": waiting });
+        writeln!(out, "{object}")
+    } else {
+        writeln!(out, "{text}")
+    }
+}
