@@ -1,7 +1,5 @@
 //! The commands that the pages show can be given so.
 
-#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
-
 use std::{fs, path::Path, process::Command};
 
 /// The lines of code blocks that begin with the command, `$ ` before it or not.

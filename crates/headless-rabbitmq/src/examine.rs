@@ -113,7 +113,7 @@ async fn remove(live: &Live, config: &RabbitMqConfig, name: &ShortString) {
         // Without the right to make it, it is not there.
         Ok(Ok(()) | Err(_)) => {}
         Err(_elapsed) => {
-            tracing::warn!(exchange = %name, "an exchange for a trial may be left on the server")
+            tracing::warn!(exchange = %name, "an exchange for a trial may be left on the server");
         }
     }
 }
