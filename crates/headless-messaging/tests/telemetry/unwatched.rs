@@ -43,7 +43,7 @@ pub(crate) async fn go_without_membership() {
                 "late" if cx.attempt().round <= 2 => return Err(HandlerError::retry("not now")),
                 "stuck" => {
                     stuck.fetch_add(1, Ordering::SeqCst);
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
                 _ => {}
             }
@@ -56,7 +56,7 @@ pub(crate) async fn go_without_membership() {
         .inbox(Inbox::Around)
         .ordered_by_key()
         .timeout(20 * SECOND)
-        .retry(retry.clone());
+        .retry(retry);
     let counters = Consumer::group("counters")
         .on(commit_in_doubt)
         .timeout(SECOND)
