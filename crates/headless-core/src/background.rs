@@ -37,6 +37,8 @@ pub struct TaskSpec {
     pub wake: Option<Listener>,
     /// Whether it runs among the control tasks.
     pub control: bool,
+    /// Whether a failed run waits for the interval too, instead of the shorter backoff.
+    pub patient: bool,
 }
 
 impl TaskSpec {
@@ -48,6 +50,7 @@ impl TaskSpec {
             interval,
             wake: None,
             control: false,
+            patient: false,
         }
     }
 
@@ -62,6 +65,14 @@ impl TaskSpec {
     #[must_use]
     pub const fn with_control(mut self) -> Self {
         self.control = true;
+        self
+    }
+
+    /// In no hurry after a failure: the next run is at the interval, whether or not this one failed. For what is dear and
+    /// can wait.
+    #[must_use]
+    pub const fn with_patience(mut self) -> Self {
+        self.patient = true;
         self
     }
 }
@@ -111,7 +122,8 @@ impl Background {
 
     /// Runs `run` again and again until `stop`; a run that is under way is let finish.
     ///
-    /// A failed run (a panic too) is logged, counted and followed by a backoff; the task never dies.
+    /// A failed run (a panic too) is logged, counted and followed by a backoff, or by the interval where that is asked for;
+    /// the task never dies.
     pub fn spawn<F, Fut>(&self, spec: TaskSpec, stop: CancellationToken, run: F) -> JoinHandle<()>
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -168,6 +180,7 @@ impl Background {
         let whole = Backoff::exponential(spec.interval, spec.interval);
         let (delay, wakes) = match wait {
             Wait::Interval => (whole.steady_delay(0, &*self.random), true),
+            Wait::Backoff(_) if spec.patient => (whole.steady_delay(0, &*self.random), false),
             // A wake-up must not cut a backoff short: what fails would then be tried at the rate of the wake-ups.
             Wait::Backoff(failures) => (AFTER_FAILURE.steady_delay(failures - 1, &*self.random), false),
         };
@@ -278,6 +291,23 @@ mod tests {
         assert!(environment.background.statuses()["t"].is_healthy());
         stop.cancel();
         task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn should_fail_at_the_interval_when_patient() {
+        let environment = environment();
+        let (runs, stop) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
+        let counter = runs.clone();
+        let spec = TaskSpec::new("t", Duration::from_secs(100)).with_patience();
+        let _task = environment.background.spawn(spec, stop.clone(), move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+            async { Err(Error::new(ErrorKind::Unavailable, "down")) }
+        });
+        tokio::time::sleep(Duration::from_secs(1_000)).await;
+        let runs = runs.load(Ordering::SeqCst);
+        assert!((10..=21).contains(&runs), "each wait is 50 to 100 s: {runs} runs");
+        assert_eq!(environment.background.statuses()["t"].failing, runs);
+        stop.cancel();
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,8 @@
 //! Every metric: its name, kind, labels and meaning, in one table. `docs/telemetry.md` has the table for people.
 //!
-//! Each series of a metric has exactly the labels that the table names, and their values are bounded by what is
-//! configured: topics, groups, tasks, operations, and reasons that are listed in the code.
+//! Each series of a metric has exactly the labels that the table names. Groups, tasks, operations and reasons are bounded
+//! by what is configured and by the code. Topics are where a group reads them; of what is published and relayed they are
+//! whatever was published to, declared or not, since a process need not declare the topics that it publishes to or relays.
 
 use metrics::Unit;
 

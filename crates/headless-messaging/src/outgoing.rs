@@ -172,11 +172,10 @@ impl Outgoing {
     fn trace(&self, route: &'static str, messages: &mut [Message]) -> Span {
         let propagator = &*self.shared.environment.propagator;
         let span = trace::publish(propagator, self.system(), route, messages);
-        let known = if span.is_disabled() {
-            propagator.context_of(&Span::current())
-        } else {
-            propagator.context_of(&span)
-        };
+        // The span may be seen by others than who knows the ids: filtered from what is exported, and still printed.
+        let known = propagator
+            .context_of(&span)
+            .or_else(|| propagator.context_of(&Span::current()));
         let of_cause = || {
             let trace = self.cause.as_ref()?.trace.clone()?;
             trace.ids().map(|_| trace)

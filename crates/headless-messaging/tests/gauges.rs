@@ -1,7 +1,9 @@
-//! What the gauges of a consumer show.
+//! What the gauges show.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+#[path = "gauges/broken_outbox.rs"]
+mod broken_outbox;
 #[path = "relay/counters.rs"]
 mod counters;
 
@@ -19,7 +21,7 @@ use headless_memory::Memory;
 use headless_messaging::{CircuitBreaker, Consumer, Context, GaugesConfig, Inbox, Messaging, Plan};
 use serde::{Deserialize, Serialize};
 
-use crate::counters::Counters;
+use crate::{broken_outbox::BrokenOutbox, counters::Counters};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -142,6 +144,95 @@ async fn should_show_what_waits_and_what_is_dead_and_when_it_is_gone() {
     letters.discard(&ids, "an operator").await.unwrap();
     eventually(|| dead() == 0 && age() == 0).await;
     messaging.shutdown(10 * SECOND).await.unwrap();
+}
+
+/// A dead letter of billing, in a store whose outbox can be broken, looked at every 10 s.
+async fn with_a_dead_letter() -> (Arc<BrokenOutbox>, Messaging) {
+    let memory = Memory::new();
+    let consumer = Consumer::group("billing")
+        .on(|_: Placed, _: Context| async { Err(HandlerError::permanent("never")) });
+    let mut plan = Plan::new(Environment::system(Spawner::current(), "node"));
+    plan.transport = Some(Arc::new(memory.clone()));
+    let mut parts = memory.parts();
+    let stored = parts.outbox.as_mut().unwrap();
+    let outbox = Arc::new(BrokenOutbox::of(stored.queries.clone()));
+    stored.queries = outbox.clone();
+    plan.store = Some(parts);
+    plan.consumer(consumer);
+    plan.gauges = Some(GaugesConfig::default().with_interval(10 * SECOND));
+    let messaging = Messaging::start(plan).await.unwrap();
+    messaging.publisher().publish(&Placed { n: 1 }).await.unwrap();
+    eventually(|| messaging.consumers()[0].stats().dead == 1).await;
+    (outbox, messaging)
+}
+
+const DEAD: &str = "headless_dead_letters{group=billing,topic=orders.placed}";
+const AGE: &str = "headless_dead_letters_oldest_seconds{group=billing,topic=orders.placed}";
+const FAILED: &str = "headless_task_failed_total{task=gauges}";
+
+#[tokio::test(start_paused = true)]
+async fn should_count_at_the_interval_and_the_dead_letters_when_the_outbox_is_away() {
+    let counters = Counters::default();
+    let _guard = counters.install();
+    let (outbox, messaging) = with_a_dead_letter().await;
+    outbox.fails.store(true, Ordering::SeqCst);
+    let before = outbox.asked.load(Ordering::SeqCst);
+    tokio::time::sleep(100 * SECOND).await;
+    let asked = outbox.asked.load(Ordering::SeqCst) - before;
+    assert!(
+        (9..=21).contains(&asked),
+        "each wait is 5 to 10 s: {asked} counts"
+    );
+    assert_eq!(counters.read(FAILED), u64::from(asked));
+    assert_eq!(
+        counters.read(DEAD),
+        1,
+        "the dead letters are counted all the same"
+    );
+    messaging.shutdown(10 * SECOND).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_end_a_count_after_5_s_and_when_it_is_stopped() {
+    let counters = Counters::default();
+    let _guard = counters.install();
+    let (outbox, messaging) = with_a_dead_letter().await;
+    outbox.hangs.store(true, Ordering::SeqCst);
+    let before = outbox.asked.load(Ordering::SeqCst);
+    eventually(|| outbox.asked.load(Ordering::SeqCst) == before + 1).await;
+    let timed_out = "headless_store_failed_total{operation=outbox.stats,reason=timeout}";
+    tokio::time::sleep(5 * SECOND - Duration::from_millis(10)).await;
+    assert_eq!(counters.read(timed_out), 0);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!((counters.read(timed_out), counters.read(FAILED)), (1, 1));
+    assert_eq!(
+        counters.read(DEAD),
+        1,
+        "the dead letters are counted all the same"
+    );
+
+    eventually(|| outbox.asked.load(Ordering::SeqCst) == before + 2).await;
+    // A shutdown waits for no count.
+    let ended = tokio::time::timeout(SECOND, messaging.shutdown(10 * SECOND)).await;
+    ended.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_show_nothing_any_more_when_it_has_stopped() {
+    let counters = Counters::default();
+    let _guard = counters.install();
+    let delayed = || counters.read(&format!("{}{{state=delayed}}", metric::OUTBOX_MESSAGES));
+    for shuts_down in [true, false] {
+        let (_, messaging) = with_a_dead_letter().await;
+        let later = messaging.publisher().message(Placed::TOPIC, &Placed { n: 2 });
+        later.delay(3_600 * SECOND).send().await.unwrap();
+        eventually(|| counters.read(DEAD) == 1 && counters.read(AGE) > 0 && delayed() == 1).await;
+        match shuts_down {
+            true => messaging.shutdown(10 * SECOND).await.unwrap(),
+            false => drop(messaging),
+        }
+        eventually(|| counters.read(DEAD) == 0 && counters.read(AGE) == 0 && delayed() == 0).await;
+    }
 }
 
 async fn eventually(holds: impl Fn() -> bool) {

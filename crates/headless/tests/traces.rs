@@ -15,8 +15,9 @@ use std::{
 };
 
 use headless::{
-    BatchContext, Consumer, Context, Environment, Event, HandlerError, HandlerResult, HeaderValue, Headless,
-    Inbox, Memory, Ordered, PublishExt, Retry, Runtime, SeededRandom, Spawner, SystemClock, TraceContext,
+    BatchContext, Consumer, Context, DeadLetterFilter, Environment, Event, HandlerError, HandlerResult,
+    HeaderValue, Headless, Inbox, Memory, Ordered, PublishExt, Redrive, Retry, Runtime, SeededRandom,
+    Spawner, SystemClock, TraceContext,
 };
 use opentelemetry::trace::{SpanId, SpanKind, Status};
 use serde::{Deserialize, Serialize};
@@ -239,6 +240,102 @@ async fn should_link_the_attempt_of_a_redelivery() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn should_link_the_redelivery_of_a_message_that_makes_a_batch_of_its_own() {
+    let (recorded, _guard) = Recorded::install();
+    let memory = Memory::new();
+    let calls = AtomicU32::new(0);
+    // Fails as a batch and alone, and goes well when it is delivered again, in a batch.
+    let handler = move |_: Vec<Billed>, _: BatchContext| {
+        let failed = calls.fetch_add(1, Ordering::SeqCst) < 2;
+        async move {
+            match failed {
+                true => Err(HandlerError::retry("not yet")),
+                false => Ok(()),
+            }
+        }
+    };
+    let consumer = Consumer::group("post")
+        .batch(10, Duration::from_secs(1), handler)
+        .inbox(Inbox::Off)
+        .retry(Retry::default().inline(0));
+    let runtime = start(&memory, [consumer]).await;
+    let billed = Billed {
+        order: "1".to_owned(),
+    };
+    runtime.publisher().publish(&billed).await.unwrap();
+    runtime.settled(MINUTE).await.unwrap();
+    runtime.shutdown(MINUTE).await.unwrap();
+
+    let published = recorded.one("publish orders.billed").span_context.span_id();
+    let parents: Vec<_> = recorded
+        .all("process orders.billed")
+        .iter()
+        .map(|span| (span.parent_span_id, recorded.links(span)))
+        .collect();
+    let child = (published, Vec::new());
+    let linked = (SpanId::INVALID, vec![published]);
+    assert_eq!(parents, [child.clone(), child, linked]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_link_the_attempts_of_what_an_operator_redrives() {
+    let (recorded, _guard) = Recorded::install();
+    let memory = Memory::new();
+    let calls = AtomicU32::new(0);
+    let handler = move |_: Placed, _: Context| {
+        let failed = calls.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            match failed {
+                true => Err(HandlerError::permanent("not like this")),
+                false => Ok(()),
+            }
+        }
+    };
+    let runtime = start(&memory, [Consumer::group("billing").on(handler)]).await;
+    runtime.publisher().publish(&placed()).await.unwrap();
+    runtime.settled(MINUTE).await.unwrap();
+    let letters = runtime.dead_letters().unwrap();
+    let page = letters.list(&DeadLetterFilter::open(), None, 10).await.unwrap();
+    letters
+        .redrive(&Redrive::new(vec![page.items[0].id], "an operator"))
+        .await
+        .unwrap();
+    runtime.settled(MINUTE).await.unwrap();
+    runtime.shutdown(MINUTE).await.unwrap();
+
+    let published = recorded.one("publish orders.placed").span_context.span_id();
+    let attempts = recorded.all("process orders.placed");
+    assert_eq!(attempts.len(), 2);
+    assert_eq!(attempts[0].parent_span_id, published);
+    // It is in round 1 again, and was tried before.
+    let round = Recorded::attribute(&attempts[1], "headless.round");
+    assert_eq!(round.as_deref(), Some("1"));
+    assert_eq!(attempts[1].parent_span_id, SpanId::INVALID);
+    assert_eq!(recorded.links(&attempts[1]), [published]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_carry_on_the_current_span_when_the_publishing_one_is_not_exported() {
+    let (recorded, _guard) = Recorded::install_but(|target| target != headless::trace::TARGET);
+    let memory = Memory::new();
+    let (seen, mut came) = tokio::sync::mpsc::unbounded_channel();
+    let report = move |_: Placed, cx: Context| {
+        seen.send(cx.message().trace.clone()).unwrap();
+        async { Ok(()) }
+    };
+    let runtime = start(&memory, [Consumer::group("billing").on(report)]).await;
+    let publish = async { runtime.publisher().publish(&placed()).await.unwrap() };
+    publish.instrument(tracing::info_span!("request")).await;
+    let carried = came.recv().await.unwrap().unwrap().ids().unwrap();
+    runtime.shutdown(MINUTE).await.unwrap();
+
+    let request = recorded.one("request").span_context;
+    assert_eq!(carried.parent, u64::from_be_bytes(request.span_id().to_bytes()));
+    assert_eq!(carried.trace, u128::from_be_bytes(request.trace_id().to_bytes()));
+    assert!(recorded.all("publish orders.placed").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn should_link_a_batch_to_each_of_its_messages() {
     let (recorded, _guard) = Recorded::install();
     let memory = Memory::new();
@@ -261,6 +358,11 @@ async fn should_link_a_batch_to_each_of_its_messages() {
     assert_eq!(recorded.links(&batch), published);
     let count = Recorded::attribute(&batch, "messaging.batch.message_count");
     assert_eq!(count.as_deref(), Some("3"));
+    assert_eq!(
+        Recorded::attribute(&batch, "headless.round"),
+        None,
+        "each has its own"
+    );
 }
 
 #[tokio::test(start_paused = true)]

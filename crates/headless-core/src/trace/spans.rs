@@ -166,9 +166,9 @@ pub struct Called<'a> {
     pub group: &'a GroupName,
     /// The messages: at least one.
     pub messages: &'a [Message],
-    /// The round, counted from 1.
+    /// The round, counted from 1; not shown of several messages, each of which has its own.
     pub round: u32,
-    /// The attempt within the round, counted from 1.
+    /// The attempt within the round, counted from 1; not shown of several.
     pub inline: u32,
     /// Whether it is the first attempt that is known of.
     pub is_first: bool,
@@ -201,8 +201,8 @@ pub fn process(propagator: &dyn Propagator, called: Called<'_>) -> Span {
         messaging.message.conversation_id = single(messages).and_then(conversation),
         messaging.message.body.size = single(messages).map(|message| message.payload.len()),
         messaging.batch.message_count = many(messages),
-        headless.round = called.round,
-        headless.inline_attempt = called.inline,
+        headless.round = single(messages).map(|_| called.round),
+        headless.inline_attempt = single(messages).map(|_| called.inline),
     );
     match single(messages).map(|message| &message.trace) {
         Some(Some(context)) if called.is_first && !span.is_disabled() => {

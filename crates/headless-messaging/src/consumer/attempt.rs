@@ -75,17 +75,17 @@ pub(crate) async fn make_call(
     end
 }
 
-/// The span of a call. The first attempt is the first of its round where no round came before, of a delivery that is not
-/// known to be a repetition: a message that was redelivered has been tried, as far as anyone knows.
+/// The span of a call. The first attempt is the first of its round where no round came before, of a delivery that is
+/// known to be the first. A message that was redelivered has been tried, as far as anyone knows; one that comes from the
+/// park may have been in its first round too, since a round that was cut short is given back.
 fn span_of(group: &Group, cx: &CallContext) -> Span {
-    let is_repetition = matches!(cx.redelivery, Redelivery::Again(1..));
     let called = trace::Called {
         system: group.publisher.outgoing().system(),
         group: &group.name,
         messages: &cx.messages,
         round: cx.attempt.round,
         inline: cx.attempt.inline,
-        is_first: cx.attempt.round == 1 && cx.attempt.inline == 1 && !is_repetition,
+        is_first: cx.attempt.round == 1 && cx.attempt.inline == 1 && cx.redelivery == Redelivery::First,
     };
     trace::process(&*group.environment.propagator, called)
 }

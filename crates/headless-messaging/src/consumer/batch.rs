@@ -230,11 +230,19 @@ impl<'a> Batch<'a> {
                 )
             })
             .collect();
-        let attempt = Attempt { round: 1, inline: 1 };
+        let (round, redelivery) = match going {
+            [at] => {
+                let item = &self.entries[*at].item;
+                (item.round(), item.redelivery)
+            }
+            // Of several, each has its own.
+            _ => (1, Redelivery::Unknown),
+        };
+        let attempt = Attempt { round, inline: 1 };
         let failures: Vec<Failure> = Vec::new();
         let cx = Arc::new(
             self.group
-                .call_context(messages, marks, attempt, Redelivery::Unknown, failures),
+                .call_context(messages, marks, attempt, redelivery, failures),
         );
         debug_assert_eq!(cx.slot.progress(), WorkProgress::Unused);
         let borrowed: Vec<_> = cx.messages.iter().collect();

@@ -3,7 +3,11 @@
 use opentelemetry::trace::{SpanId, TracerProvider as _};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{
+    Layer,
+    filter::filter_fn,
+    layer::{Identity, SubscriberExt},
+};
 
 /// The spans of the thread that [`Recorded::install`] was called on, once they have ended.
 pub(crate) struct Recorded {
@@ -13,12 +17,19 @@ pub(crate) struct Recorded {
 
 impl Recorded {
     pub(crate) fn install() -> (Self, DefaultGuard) {
+        Self::install_but(|_| true)
+    }
+
+    /// Only the spans of targets that `is_exported` names; something else sees all of them.
+    pub(crate) fn install_but(is_exported: fn(&str) -> bool) -> (Self, DefaultGuard) {
         let exporter = InMemorySpanExporter::default();
         let provider = SdkTracerProvider::builder()
             .with_simple_exporter(exporter.clone())
             .build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+        let layer = layer.with_filter(filter_fn(move |metadata| is_exported(metadata.target())));
+        let subscriber = tracing_subscriber::registry().with(layer).with(Identity::new());
+        let guard = tracing::subscriber::set_default(subscriber);
         let recorded = Self {
             exporter,
             _provider: provider,
