@@ -4,11 +4,12 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
+        mpsc,
     },
     time::Duration,
 };
@@ -16,8 +17,8 @@ use std::{
 use async_trait::async_trait;
 use headless_abstractions::{
     Admission, Arrival, AttemptUse, Beat, Buried, Claim, Cursor, Error, ErrorKind, GroupName, Hold,
-    InboxQueries, InboxStore, Incarnation, Marked, MembershipStore, NodeEntry, NodeFacts, Owner, Page,
-    Registration, Result, Settled, Store,
+    InboxQueries, InboxStore, Incarnation, Marked, MembershipStore, NodeEntry, NodeFacts, NodeState, Owner,
+    Page, Registration, Result, Settled, Store,
 };
 use headless_core::{Environment, Event, HandlerResult, Retry, SeededRandom, Spawner, SystemClock};
 use headless_memory::Memory;
@@ -219,4 +220,56 @@ async fn should_give_back_an_admission_with_its_round_when_it_is_answered_after_
     let stats = ann.messaging.consumers()[0].stats();
     assert_eq!((stats.handled, stats.dead), (1, 0));
     assert_eq!(calls.load(SeqCst), 1);
+}
+
+async fn state(server: &Memory) -> NodeState {
+    let nodes = MembershipStore::list(server, None, 10).await.unwrap().items;
+    nodes[0].state
+}
+
+/// In real time: virtual time stands still while a thread is blocked.
+#[tokio::test]
+async fn should_keep_what_it_holds_when_it_shuts_down_and_a_blocking_handler_still_runs() {
+    let server = Memory::new();
+    let (began, begins) = mpsc::channel();
+    let (end, ends) = mpsc::channel::<()>();
+    let ends = Mutex::new(ends);
+    let consumer = on().blocking(move |_: Placed, _: Context| {
+        began.send(()).unwrap();
+        ends.lock().unwrap().recv().unwrap();
+        HandlerResult::Ok(())
+    });
+    let ann = node(&server, consumer).await;
+    let me = ann.environment.owner;
+    let published = ann.messaging.publisher().publish(&Placed).await.unwrap();
+    tokio::task::spawn_blocking(move || begins.recv_timeout(Duration::from_mins(1)).unwrap())
+        .await
+        .unwrap();
+    let error = ann.messaging.shutdown(SECOND / 10).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("the death of this node"), "{error}");
+    let group = GroupName::parse("billing").unwrap();
+    let entry = InboxQueries::get(&server, &group, published.id).await.unwrap();
+    assert_eq!(
+        entry.unwrap().owner,
+        Some(me),
+        "another would run it beside the handler"
+    );
+    assert_eq!(state(&server).await, NodeState::Alive, "its silence is its death");
+    end.send(()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_shut_down_in_time_when_a_burial_takes_for_ever() {
+    let server = Memory::new();
+    let ann = node(&server, counting(&Arc::default())).await;
+    ann.way.burials_hang.store(true, SeqCst);
+    // A burial is always under way from then on, until it is given up after a heartbeat's time.
+    tokio::time::sleep(11 * SECOND).await;
+    let clock = ann.environment.clock.clone();
+    let began = clock.monotonic();
+    ann.messaging.shutdown(Duration::from_mins(1)).await.unwrap();
+    let took = clock.monotonic() - began;
+    assert!(took < SECOND, "{took:?}");
+    assert_eq!(state(&server).await, NodeState::Left);
 }
