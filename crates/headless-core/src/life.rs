@@ -115,24 +115,33 @@ impl Life {
         });
     }
 
-    /// Lasts until then, or longer.
-    pub(crate) fn prolong(&self, until: Duration) {
-        self.change(|span| span.until = span.until.max(until));
+    /// Lasts until then, or longer, unless it is over `now`: what was held in it has been dropped, and stays so. Says
+    /// whether it goes on.
+    pub(crate) fn prolong(&self, until: Duration, now: Duration) -> bool {
+        self.change(|span| {
+            let goes_on = now < span.until;
+            if goes_on {
+                span.until = span.until.max(until);
+            }
+            goes_on
+        })
     }
 
-    /// Ends now: nothing that was claimed so far may be acted upon.
-    pub(crate) fn end(&self) {
-        self.change(|span| span.until = Duration::ZERO);
+    /// Ends now: nothing that was claimed so far may be acted upon. Says whether this is news: that nobody has ended it
+    /// before.
+    pub(crate) fn end(&self) -> bool {
+        self.change(|span| !std::mem::replace(&mut span.until, Duration::ZERO).is_zero())
     }
 
     fn span(&self) -> Span {
         *self.0.span.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, f: impl FnOnce(&mut Span)) {
+    fn change<T>(&self, f: impl FnOnce(&mut Span) -> T) -> T {
         // Plain values: valid after any panic.
-        f(&mut self.0.span.lock().unwrap_or_else(PoisonError::into_inner));
+        let answer = f(&mut self.0.span.lock().unwrap_or_else(PoisonError::into_inner));
         self.0.changed.wake();
+        answer
     }
 }
 
@@ -154,11 +163,12 @@ mod tests {
         assert!(life.allows(asked, secs(19)));
         assert!(!life.allows(before, secs(19)), "asked for in a former life");
         assert!(!life.allows(asked, secs(20)), "over");
-        life.prolong(secs(30));
-        life.prolong(secs(25));
+        assert!(life.prolong(secs(30), secs(19)) && life.prolong(secs(25), secs(19)));
         assert!(life.allows(asked, secs(29)) && life.is_over(secs(30)));
-        life.end();
-        assert!(life.is_over(Duration::ZERO));
+        assert!(!life.prolong(secs(60), secs(30)), "it was over, and stays so");
+        assert!(life.is_over(secs(30)));
+        assert!(life.end(), "news");
+        assert!(life.is_over(Duration::ZERO) && !life.end());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::change::{Change, Watched};
-use crate::{Environment, Next, TaskSpec, metric};
+use crate::{Backoff, Environment, Next, TaskSpec, metric};
 
 mod change;
 
@@ -26,6 +26,9 @@ const LOOKED_AT: usize = 1_000;
 
 /// How many heartbeats a node must be able to miss at least: one that is lost, or slow, is no death.
 const MISSED: u32 = 4;
+
+/// Between tries to register at the start.
+const AGAIN: Backoff = Backoff::exponential(Duration::from_millis(50), Duration::from_secs(5));
 
 /// How a node keeps its membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,8 +157,10 @@ impl Membership {
     /// Registers the environment's owner. From then on [`run`](Self::run) must follow, before its silence is its death.
     /// It belongs to it that the dead are buried: [`run_burials`](Self::run_burials).
     ///
+    /// What may succeed with another try is tried again, for nine tenths of `dead_after`.
+    ///
     /// # Errors
-    /// `Invalid` for settings out of bounds, or labels that no store takes; else what the store answers.
+    /// `Invalid` for settings out of bounds, or labels that no store takes; else what the store answers, in the end.
     ///
     /// # Cancel safety
     /// Dropping the future may leave the node registered; it falls silent then.
@@ -175,8 +180,27 @@ impl Membership {
             facts: Mutex::new(Arc::new(NodeFacts::none)),
             watched: Watched::default(),
         }));
-        membership.register().await?;
+        membership.insist_on_registering().await?;
         Ok(membership)
+    }
+
+    /// Registers, and tries again as long as a registration that was made with the first try would last.
+    async fn insist_on_registering(&self) -> Result<()> {
+        let Environment { clock, random, .. } = &self.0.environment;
+        let give_up_at = clock.monotonic().saturating_add(self.0.config.lasts());
+        for tries in 0.. {
+            let error = match self.register().await {
+                Err(error) if error.is_retryable() => error,
+                ended => return ended,
+            };
+            let delay = AGAIN.steady_delay(tries, &**random);
+            if clock.monotonic().saturating_add(delay) >= give_up_at {
+                return Err(error);
+            }
+            tracing::warn!(%error, "registering this node failed; trying again");
+            tokio::time::sleep(delay).await;
+        }
+        Ok(())
     }
 
     /// With each heartbeat it says of itself what this answers.
@@ -230,18 +254,41 @@ impl Membership {
             .in_time(store.heartbeat(owner, incarnation, &facts()))
             .await?;
         match beat {
-            Beat::Accepted => environment.life.prolong(asked_at.saturating_add(config.lasts())),
+            Beat::Accepted => {
+                let until = asked_at.saturating_add(config.lasts());
+                if !environment.life.prolong(until, environment.clock.monotonic()) {
+                    self.begin_anew(incarnation).await?;
+                }
+            }
             Beat::Ended => {
-                tracing::warn!(
-                    node = %environment.node, %incarnation,
-                    "the store has given this node up: what it holds is lost, and it registers anew"
-                );
-                metrics::counter!(metric::NODE_LOST).increment(1);
-                environment.life.end();
+                // Once for each life: while no registration succeeds, each heartbeat is answered with this.
+                if environment.life.end() {
+                    tracing::warn!(
+                        node = %environment.node, %incarnation,
+                        "the store has given this node up: what it holds is lost, and it registers anew"
+                    );
+                    metrics::counter!(metric::NODE_LOST).increment(1);
+                }
                 self.register().await?;
             }
         }
         Ok(Next::Wait)
+    }
+
+    /// Leaves and registers anew: the life was over here, and what was held in it dropped, but the store has not noticed.
+    /// It would keep that for this node for as long as its leases last.
+    async fn begin_anew(&self, incarnation: Incarnation) -> Result<()> {
+        let environment = &self.0.environment;
+        tracing::info!(
+            node = %environment.node, %incarnation,
+            "heard of too late to keep what this node held: that is free now, and it registers anew"
+        );
+        environment.life.end();
+        let left = self.0.store.leave(environment.owner, incarnation);
+        if self.in_time(left).await? {
+            Change::Left.tell(&environment.node, incarnation, 0);
+        }
+        self.register().await
     }
 
     /// Buries who has been silent for too long, forgets who ended long ago, and tells who is suspected.
@@ -286,6 +333,11 @@ impl Membership {
             .await?
         {
             Change::Left.tell(&environment.node, incarnation, 0);
+        } else {
+            tracing::info!(
+                node = %environment.node, %incarnation,
+                "this node had ended before its good-bye: the store has freed what it held"
+            );
         }
         Ok(())
     }

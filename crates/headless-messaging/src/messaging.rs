@@ -38,6 +38,7 @@ pub struct Messaging {
     intake: Vec<AbortOnDropHandle<()>>,
     watches: Vec<AbortOnDropHandle<()>>,
     relaying: Vec<AbortOnDropHandle<()>>,
+    burying: Option<AbortOnDropHandle<()>>,
     beating: Option<AbortOnDropHandle<()>>,
     stop_intake: CancellationToken,
     stop_relay: CancellationToken,
@@ -99,6 +100,7 @@ impl Messaging {
             intake: Vec::new(),
             watches: Vec::new(),
             relaying: Vec::new(),
+            burying: None,
             beating: None,
             stop_intake: CancellationToken::new(),
             stop_relay: CancellationToken::new(),
@@ -136,8 +138,8 @@ impl Messaging {
         let following = node::follow_life(environment.clone(), groups, self.stop_watches.clone());
         self.watches
             .push(AbortOnDropHandle::new(environment.spawner.control(following)));
-        let burying = membership.run_burials(self.stop_relay.clone());
-        self.relaying.push(AbortOnDropHandle::new(burying));
+        let burying = membership.run_burials(self.stop_beats.clone());
+        self.burying = Some(AbortOnDropHandle::new(burying));
         let beating = membership.run(self.stop_beats.clone());
         self.beating = Some(AbortOnDropHandle::new(beating));
     }
@@ -280,7 +282,9 @@ impl Messaging {
     /// ended, relays once more, gives back what is left and closes the transport.
     ///
     /// # Errors
-    /// `Timeout` when something did not end in time and was aborted: its messages come back when their leases end.
+    /// `Timeout` when something did not end in time and was aborted: its messages come back when their leases end, or
+    /// when the store finds this node dead. A blocking handler, or one that never yields, cannot be aborted: as long as
+    /// one runs, nothing is given back, and the node does not say good-bye.
     /// The first error of giving back or closing, when nothing else failed.
     ///
     /// # Cancel safety
@@ -288,20 +292,29 @@ impl Messaging {
     pub async fn shutdown(mut self, timeout: Duration) -> Result<()> {
         tracing::info!(node = %self.environment.node, ?timeout, "draining");
         self.stop_intake.cancel();
-        let mut overdue = false;
+        let mut still_handles = false;
         if !self.intake_ended(timeout).await {
             tracing::warn!("handlers are ended: the time for draining is over");
             for consumer in &self.consumers {
                 consumer.group.cancelled.cancel();
             }
-            overdue = !self.intake_ended(AFTER_DEADLINE).await;
+            still_handles = !self.intake_ended(AFTER_DEADLINE).await;
         }
         self.intake.clear();
         self.stop_watches.cancel();
         self.watches.clear();
-        overdue |= !self.relay_ended().await;
-        let released = self.release().await;
-        let left = self.leave().await;
+        // Each death is buried whole or not at all, and others do it too.
+        self.burying = None;
+        let overdue = !self.relay_ended().await || still_handles;
+        let (released, left) = if still_handles {
+            // A handler that cannot be ended acts on what it holds: to free that would be to run it twice at once.
+            tracing::warn!(
+                "handlers still run: what this node holds stays its own until its leases end, or it is dead"
+            );
+            (Ok(()), Ok(()))
+        } else {
+            (self.release().await, self.leave().await)
+        };
         let closed = match &self.transport {
             Some(transport) => within(transport.close()).await,
             None => Ok(()),
@@ -309,7 +322,8 @@ impl Messaging {
         if overdue {
             return Err(Error::new(
                 ErrorKind::Timeout,
-                "not everything ended in time and was aborted: its messages come back when their leases end",
+                "not everything ended in time and was aborted, but for handlers that cannot be: its messages come back \
+                 when their leases end, or with the death of this node",
             )
             .with_operation("shutdown"));
         }

@@ -275,7 +275,14 @@ impl Relay {
             biased;
             answers = self.send(&messages) => answers,
             // What is under way may arrive: who has the rows next sends it again, which the inbox recognises.
-            error = lease.lost_with_life() => return Err(error),
+            error = lease.lost_with_life() => {
+                drop(renewal);
+                let claims: Vec<_> = tickets.iter().map(|(claim, _)| *claim).collect();
+                if let Err(error) = batch::give_back(&self.shared, &claims, Duration::ZERO).await {
+                    tracing::info!(%error, "what was sent while this node was given up comes back with its lease");
+                }
+                return Err(error);
+            }
         };
         drop(renewal);
         CrashPoint::RelaySent.reach()?;

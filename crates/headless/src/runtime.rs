@@ -224,8 +224,8 @@ impl Runtime {
     /// more, gives back what is left, and closes the transport.
     ///
     /// # Errors
-    /// `Timeout` when something did not end in time: its messages come back when their leases end. Else what giving back
-    /// or closing answered.
+    /// `Timeout` when something did not end in time: its messages come back when their leases end, or when the store finds
+    /// this node dead. Else what giving back or closing answered.
     ///
     /// # Cancel safety
     /// Dropping the future ends what is left as a crash would.

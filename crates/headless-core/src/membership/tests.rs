@@ -14,6 +14,8 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 struct Told {
     registered: AtomicU64,
+    /// How many registrations fail.
+    refuses: AtomicU64,
     beats: Mutex<VecDeque<Result<Beat>>>,
     facts: Mutex<Vec<String>>,
     left: AtomicU64,
@@ -28,6 +30,13 @@ impl MembershipStore for Told {
     async fn register(&self, registration: &Registration) -> Result<Incarnation> {
         assert_eq!(registration.dead_after, 60 * SECOND);
         tokio::time::sleep(self.registering).await;
+        let refuses = &self.refuses;
+        if refuses
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_ok()
+        {
+            return Err(Error::new(ErrorKind::Unavailable, "away"));
+        }
         Ok(Incarnation::new(
             self.registered.fetch_add(1, Ordering::SeqCst) + 1,
         ))
@@ -114,10 +123,49 @@ async fn should_live_for_as_long_as_the_last_accepted_heartbeat_allows() {
     assert_eq!(left(&environment), 34 * SECOND, "what failed prolongs nothing");
     tokio::time::sleep(34 * SECOND).await;
     assert!(environment.life.is_over(environment.clock.monotonic()));
-    // The store was away for others too: nobody has given it up.
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_leave_and_register_anew_when_it_is_heard_after_its_life_was_over() {
+    let (environment, store, membership) = joined().await;
+    let asked = environment.ask();
+    tokio::time::sleep(54 * SECOND).await;
+    assert!(!environment.is_alive());
+    // Nobody has given it up: what it held, and has dropped, would be its own for as long as its leases last.
     membership.beat().await.unwrap();
-    assert!(!environment.life.is_over(environment.clock.monotonic()));
+    assert_eq!(store.left.load(Ordering::SeqCst), 1, "which frees what it held");
+    assert_eq!(membership.incarnation(), Incarnation::new(2));
+    assert_eq!(left(&environment), 54 * SECOND);
+    let now = environment.clock.monotonic();
+    assert!(!environment.life.allows(asked, now), "a claim of its former life");
+    assert!(environment.life.allows(environment.ask(), now));
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_try_again_to_register_at_its_start_when_the_store_is_away_for_a_moment() {
+    let (environment, store, membership) = joined_to(Told {
+        refuses: AtomicU64::new(4),
+        ..Told::default()
+    })
+    .await;
+    assert_eq!(store.refuses.load(Ordering::SeqCst), 0);
     assert_eq!(membership.incarnation(), Incarnation::new(1));
+    assert_eq!(left(&environment), 54 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_give_up_its_start_when_the_store_stays_away() {
+    let environment = environment();
+    let store = Arc::new(Told {
+        refuses: AtomicU64::new(u64::MAX),
+        ..Told::default()
+    });
+    let config = MembershipConfig::default();
+    let began = environment.clock.monotonic();
+    let joining = Membership::join(&environment, store, "orders", config);
+    assert_eq!(joining.await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let took = environment.clock.monotonic() - began;
+    assert!((49 * SECOND..=54 * SECOND).contains(&took), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,6 +32,8 @@ pub(crate) struct Batch<'a> {
 struct Entry {
     item: Item,
     hold: Option<HoldGuard>,
+    /// Whether a call was made with it.
+    called: bool,
     way: Way,
 }
 
@@ -54,6 +56,7 @@ impl<'a> Batch<'a> {
             .map(|item| Entry {
                 item,
                 hold: None,
+                called: false,
                 way: Way::Together,
             })
             .collect();
@@ -184,6 +187,9 @@ impl<'a> Batch<'a> {
             let Some((call, cx)) = self.call(&going) else {
                 continue;
             };
+            for at in &going {
+                self.entries[*at].called = true;
+            }
             let end = make_call(self.group, call, &cx, &self.lost, self.handler.blocking).await;
             self.topic.record(pass, &end);
             match end {
@@ -344,8 +350,12 @@ impl<'a> Batch<'a> {
             }
             let permit = self.group.permits.acquire().await;
             let mut process = Process::new(self.group, self.topic, entry.item, permit);
+            process.called = entry.called;
             process.hold = entry.hold.filter(|hold| !hold.is_lost());
             if process.hold.is_none() && process.item.hold != Hold::Absent {
+                if let Some(store) = &self.group.store {
+                    process.let_go(store).await;
+                }
                 process.item.hold = Hold::Absent;
                 process.item.must_admit = true;
             }

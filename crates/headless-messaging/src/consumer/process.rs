@@ -41,6 +41,8 @@ pub(crate) struct Process<'a> {
     pub(crate) hold: Option<HoldGuard>,
     /// What failed in this round.
     pub(crate) failures: Vec<Failure>,
+    /// Whether a call was made under the present hold.
+    pub(crate) called: bool,
     /// Whether a call was ended by the deadline of a shutdown.
     shut_down: bool,
     /// Woken when what others held may be free.
@@ -73,6 +75,7 @@ impl<'a> Process<'a> {
             permit,
             hold: None,
             failures: Vec::new(),
+            called: false,
             shut_down: false,
             freed: group.environment.wakeups.freed().listen(),
         }
@@ -145,22 +148,31 @@ impl<'a> Process<'a> {
         let arrivals = [self.group.asked(self.topic, &self.item.arrival)];
         self.alive().await?;
         let environment = &self.group.environment;
-        let (answers, asked) = self
+        let admitted = self
             .insist("inbox.admit", || async {
+                if !environment.is_alive() {
+                    // The store was away for longer than this life lasts: what it gave now would be lost at once, and
+                    // its round be counted.
+                    return Ok(None);
+                }
                 // Of the try that succeeds: the lease is counted from no earlier one.
                 let asked = environment.ask();
                 CrashPoint::InboxAdmitting.reach()?;
                 let answers = store.inbox.admit(owner, lease, &arrivals).await?;
                 CrashPoint::InboxAdmitted.reach()?;
-                Ok((answers, asked))
+                Ok(Some((answers, asked)))
             })
             .await?;
+        let Some((answers, asked)) = admitted else {
+            return Ok(Some(Step::Again));
+        };
         Ok(match answers.first() {
             Some(&Admission::Run { epoch, rounds }) => {
                 self.item.hold = Hold::Running { owner, epoch };
                 self.item.rounds = rounds;
                 self.item.must_admit = false;
                 self.item.follows_parked = self.item.may_follow_parked(epoch);
+                self.called = false;
                 self.hold = Some(
                     self.group
                         .watch
@@ -213,7 +225,10 @@ impl<'a> Process<'a> {
                     tracing::info!(group = %self.group.name, id = %self.item.message.id, why, "a handler discarded a message");
                     return self.discard(store, false).await;
                 }
-                CallEnd::LeaseLost => return Ok(self.lost_hold()),
+                CallEnd::LeaseLost => {
+                    self.let_go(store).await;
+                    return Ok(self.lost_hold());
+                }
                 CallEnd::ShutDown => {
                     self.shut_down = true;
                     return Err(Stopped);
@@ -284,6 +299,7 @@ impl<'a> Process<'a> {
             }
         };
         let never = CancellationToken::new();
+        self.called = true;
         let lost = self.hold.as_ref().map_or(&never, HoldGuard::lost);
         let end = make_call(self.group, call, &cx, lost, handler.blocking).await;
         self.topic.record(pass, &end);
@@ -621,15 +637,31 @@ impl<'a> Process<'a> {
     /// Ends the hold on a message that was given up undone, so that others need not wait for its lease. The round is
     /// given back, unless a call of it was ended by the deadline: that was an attempt.
     pub(super) async fn give_back(&mut self, store: &InboxParts) {
-        let Hold::Running { owner, epoch } = self.item.hold else {
-            return;
-        };
-        self.hold = None;
         let attempt = if self.shut_down {
             AttemptUse::Consume
         } else {
             AttemptUse::Return
         };
+        self.release(store, attempt).await;
+    }
+
+    /// Ends a hold that counts for nothing here any more: at the store it may be this node's own for a whole lease. A round
+    /// without a call is given back.
+    pub(super) async fn let_go(&mut self, store: &InboxParts) {
+        let attempt = if self.called {
+            AttemptUse::Consume
+        } else {
+            AttemptUse::Return
+        };
+        self.release(store, attempt).await;
+    }
+
+    /// Only the hold of this epoch: another that the store has given since is left alone.
+    async fn release(&mut self, store: &InboxParts, attempt: AttemptUse) {
+        let Hold::Running { owner, epoch } = self.item.hold else {
+            return;
+        };
+        self.hold = None;
         let claims = [Claim::new(self.item.message.id, epoch)];
         let clock = &*self.group.environment.clock;
         let release = store.inbox.release(&self.group.name, owner, &claims, attempt);
