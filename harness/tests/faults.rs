@@ -18,7 +18,7 @@ use headless::{
     Consumer, Context, Environment, Event, HandlerResult, Headless, Memory, MemoryConfig, Ordered, Preset,
     PublishExt, Retry, Runtime, SeededRandom, Spawner,
 };
-use headless_abstractions::{Clock, Result};
+use headless_abstractions::Clock;
 use headless_harness::{FaultCount, Faults, FaultyStore, FaultyTransport};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -117,23 +117,8 @@ struct Node {
     memory: Memory,
 }
 
-/// A node over the server, through its own connection and the network of all: that of the store, and of the transport. One
-/// that cannot register gives up, and is started again, as by whoever supervises it.
-async fn node(server: &Memory, network: [&Faults; 2], clock: &Arc<Virtual>, number: u64) -> Node {
-    loop {
-        match try_node(server, network, clock, number).await {
-            Err(error) if error.is_retryable() => tokio::time::sleep(Duration::from_millis(50)).await,
-            started => return started.unwrap(),
-        }
-    }
-}
-
-async fn try_node(
-    server: &Memory,
-    [store, transport]: [&Faults; 2],
-    clock: &Arc<Virtual>,
-    number: u64,
-) -> Result<Node> {
+/// A node over the server, through its own connection and the network of all: that of the store, and of the transport.
+async fn node(server: &Memory, [store, transport]: [&Faults; 2], clock: &Arc<Virtual>, number: u64) -> Node {
     let memory = server.connect();
     let random = Arc::new(SeededRandom::new(number));
     let environment = Environment::new(clock.clone(), random, Spawner::current(), format!("n{number}"));
@@ -152,8 +137,9 @@ async fn try_node(
         .preset(Preset::Development)
         .relay_lease(LEASE)
         .start()
-        .await?;
-    Ok(Node { runtime, memory })
+        .await
+        .unwrap();
+    Node { runtime, memory }
 }
 
 /// Publishes until it is known to have happened: a second time, it is known by its idempotency key.

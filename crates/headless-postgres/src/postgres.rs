@@ -193,9 +193,21 @@ impl Postgres {
         let options = ours(&config);
         let statements = statements(&config);
         let (units, calls) = (config.max_connections.get(), config.control_connections.get());
-        let work = watched_pool(&config, units, options.clone(), &statements);
-        let control = watched_pool(&config, calls, for_calls(&config, options.clone()), &statements);
-        let beats = watched_pool(&config, 1, for_calls(&config, options.clone()), &statements);
+        let work = watched_pool(
+            &config,
+            options.clone(),
+            &statements,
+            pool_options(&config, units),
+        );
+        let control = watched_pool(
+            &config,
+            for_calls(&config, options.clone()),
+            &statements,
+            pool_options(&config, calls),
+        );
+        // It is kept for as long as it works: a heartbeat that has to connect first may come too late.
+        let lasting = pool_options(&config, 1).max_lifetime(None).idle_timeout(None);
+        let beats = watched_pool(&config, for_calls(&config, options.clone()), &statements, lasting);
         let wake = Waker::new(config.wake, &config.schema, options, control.clone());
         let id = in_time(&config, identify(&control, config.pooler, &statements))
             .await
@@ -341,26 +353,25 @@ fn lazy_pool(config: &PostgresConfig, most: u32, options: PgConnectOptions) -> P
 /// would go on, and wait for locks, for nobody.
 fn watched_pool(
     config: &PostgresConfig,
-    most: u32,
     options: PgConnectOptions,
     statements: &Statements,
+    pool: PgPoolOptions,
 ) -> PgPool {
     if config.pooler == Pooler::Transaction {
-        return lazy_pool(config, most, options);
+        return pool.connect_lazy_with(options);
     }
     let check = statements.check_client.clone();
-    pool_options(config, most)
-        .after_connect(move |conn, _| {
-            let check = check.get();
-            Box::pin(async move {
-                match conn.execute(sqlx::raw_sql(check)).await {
-                    // Not every system of a server can tell.
-                    Ok(_) | Err(sqlx::Error::Database(_)) => Ok(()),
-                    Err(error) => Err(error),
-                }
-            })
+    pool.after_connect(move |conn, _| {
+        let check = check.get();
+        Box::pin(async move {
+            match conn.execute(sqlx::raw_sql(check)).await {
+                // Not every system of a server can tell.
+                Ok(_) | Err(sqlx::Error::Database(_)) => Ok(()),
+                Err(error) => Err(error),
+            }
         })
-        .connect_lazy_with(options)
+    })
+    .connect_lazy_with(options)
 }
 
 fn pool_options(config: &PostgresConfig, most: u32) -> PgPoolOptions {

@@ -161,7 +161,10 @@ impl<'a> Checker<'a> {
             }
             Fact::HeldBy(group, id, node) => self.acting.held_by(group, *id, node),
             Fact::Began(node, group, ids, must_hold, call) => {
-                self.acting.began(node, group, ids, *must_hold, *call);
+                for (id, holder) in self.acting.began(node, group, ids, *must_hold, *call) {
+                    let what = format!("{group}: {node} acts on {}, which {holder} was given", Label(id));
+                    self.violated(Rule::OneOwner, what);
+                }
             }
             Fact::Ended(call) => self.acting.ended(*call),
             Fact::Stopped(node) => self.acting.stopped(node),

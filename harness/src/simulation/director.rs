@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
-use headless_abstractions::{Error, ErrorKind, InboxQueries, OutboxQueries, Result, Transport};
+use headless_abstractions::{InboxQueries, OutboxQueries, Result, Transport};
 use headless_memory::{Memory, MemoryConfig};
 use tokio::task::JoinSet;
 
@@ -28,9 +28,6 @@ const PUBLISHED_WITHIN: Duration = Duration::from_mins(2);
 const DRAINED_WITHIN: Duration = Duration::from_mins(2);
 /// How long nothing may happen that was not meant to, once everything is done.
 const QUIET: Duration = Duration::from_millis(1_500);
-
-/// How often a node is tried to be started.
-const MOST_STARTS: u32 = 100;
 
 /// What happens to the nodes.
 #[derive(Clone, Copy, Debug)]
@@ -279,23 +276,9 @@ impl Director {
         Ok(())
     }
 
-    /// Starts a node. One that cannot register gives up, and another is started, as by whoever supervises it.
     async fn start(&mut self) -> Result<Node> {
-        for _ in 0..MOST_STARTS {
-            self.started += 1;
-            match Node::start(&self.cluster, self.started).await {
-                Err(error) if error.is_retryable() => {
-                    let what = format_args!("n{} could not start: {error}", self.started);
-                    self.cluster.history.note("-", what);
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                started => return started,
-            }
-        }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            "no node could start, however often it was tried",
-        ))
+        self.started += 1;
+        Node::start(&self.cluster, self.started).await
     }
 
     fn any(&self) -> Option<&Node> {

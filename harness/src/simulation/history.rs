@@ -66,8 +66,8 @@ pub struct Stats {
     pub leaves: u64,
     /// Steps of the wall clocks of nodes.
     pub steps: u64,
-    /// Registrations of nodes, those anew included.
-    pub registrations: u64,
+    /// Registrations of nodes that were registered before.
+    pub registrations_anew: u64,
     /// Nodes that were buried.
     pub burials: u64,
     /// Messages that entered the outbox.

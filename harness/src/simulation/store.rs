@@ -7,7 +7,7 @@ mod parked;
 mod reading;
 mod transaction;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use async_trait::async_trait;
 use headless_abstractions::{
@@ -31,6 +31,8 @@ pub(super) struct SimStore {
     registers: bool,
     /// A planted bug: see `membership`.
     suspected_are_buried: bool,
+    /// Whether its node was registered before.
+    was_registered: Arc<AtomicBool>,
 }
 
 impl SimStore {
@@ -40,6 +42,7 @@ impl SimStore {
             gate,
             registers: false,
             suspected_are_buried: false,
+            was_registered: Arc::default(),
         }
     }
 

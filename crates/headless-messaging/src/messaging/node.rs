@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use headless_abstractions::Result;
+use headless_abstractions::{Error, ErrorKind, Result};
 use headless_core::{Environment, Membership};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{Plan, consumer::Group};
 
@@ -12,9 +12,16 @@ use crate::{Plan, consumer::Group};
 pub(super) async fn join(plan: &Plan) -> Result<Option<Membership>> {
     let store = plan.store.as_ref().and_then(|store| store.membership.clone());
     match (store, &plan.service) {
-        (Some(store), Some(service)) => Membership::join(&plan.environment, store, service, plan.membership)
-            .await
-            .map(Some),
+        (Some(store), Some(service)) => {
+            let (environment, service, config) = (plan.environment.clone(), service.clone(), plan.membership);
+            // Where heartbeats run: the connection that is made for it must not depend on the application's threads.
+            let joining = async move { Membership::join(&environment, store, &service, config).await };
+            let joining = AbortOnDropHandle::new(plan.environment.spawner.control(joining));
+            let joined = joining.await.map_err(|ended| {
+                Error::new(ErrorKind::Internal, "registering this node ended badly").with_source(ended)
+            })?;
+            joined.map(Some)
+        }
         _ => Ok(None),
     }
 }

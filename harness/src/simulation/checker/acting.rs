@@ -31,6 +31,7 @@ impl<'a> Acting<'a> {
         self.holders.remove(&(group, id));
     }
 
+    /// Answers the messages that another was given last, and has still, though the call may act on its own alone.
     pub(super) fn began(
         &mut self,
         node: &'a str,
@@ -38,12 +39,17 @@ impl<'a> Acting<'a> {
         ids: &[MessageId],
         must_hold: bool,
         call: u64,
-    ) {
-        let places = ids.iter().map(|id| (group, *id));
-        let held: Vec<_> = places
-            .filter(|place| must_hold && self.holders.get(place) == Some(&node))
-            .collect();
+    ) -> Vec<(MessageId, &'a str)> {
+        let (mut held, mut of_others) = (Vec::new(), Vec::new());
+        for id in ids.iter().filter(|_| must_hold) {
+            match self.holders.get(&(group, *id)) {
+                Some(holder) if *holder == node => held.push((group, *id)),
+                Some(holder) if !self.unheard.contains(node) => of_others.push((*id, *holder)),
+                _ => {}
+            }
+        }
         self.calls.insert(call, (node, held));
+        of_others
     }
 
     pub(super) fn ended(&mut self, call: u64) {

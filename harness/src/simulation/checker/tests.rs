@@ -254,6 +254,32 @@ fn should_find_a_message_that_is_given_out_while_another_acts_on_it() {
 }
 
 #[test]
+fn should_find_a_call_that_begins_on_what_another_was_given() {
+    let began = |node: &str, must_hold| Fact::Began(node.into(), group(), vec![id_of(1)], must_hold, 1);
+    let history = |before: &[Fact], began: Fact| {
+        let facts: Vec<Fact> = [
+            stored(1),
+            granted(1, 1),
+            Fact::HeldBy(group(), id_of(1), "bob".into()),
+        ]
+        .into_iter()
+        .chain(before.iter().cloned())
+        .chain([began, Fact::Ended(1), effect(1)])
+        .collect();
+        broken(&facts, &one())
+    };
+    assert_eq!(history(&[], began("ann", true)), [Rule::OneOwner]);
+    assert_eq!(history(&[], began("bob", true)), []);
+    assert_eq!(history(&[], began("ann", false)), [], "it needs no hold");
+    let stopped = Fact::Stopped("ann".into());
+    assert_eq!(
+        history(&[stopped], began("ann", true)),
+        [],
+        "only fences stop that"
+    );
+}
+
+#[test]
 fn should_ask_nothing_of_a_node_that_stood_still_until_it_is_heard_again() {
     let (ann, bob): (std::sync::Arc<str>, std::sync::Arc<str>) = ("ann".into(), "bob".into());
     let [stopped, resumed, heard] = [

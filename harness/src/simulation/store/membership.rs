@@ -1,6 +1,6 @@
 //! The nodes of a store as one of them reaches it.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use headless_abstractions::{
@@ -17,7 +17,9 @@ impl MembershipStore for SimStore {
         let call = self.memory.register(registration);
         let tell = |incarnation: &Incarnation| {
             self.gate.fact(Fact::Heard(self.gate.name()));
-            self.gate.count(|stats| stats.registrations += 1);
+            if self.was_registered.swap(true, Ordering::Relaxed) {
+                self.gate.count(|stats| stats.registrations_anew += 1);
+            }
             incarnation.to_string()
         };
         self.gate.call(Op::any("register"), call, tell).await
