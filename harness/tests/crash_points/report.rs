@@ -80,7 +80,10 @@ pub(crate) fn hits() -> Vec<u64> {
 
 /// What the trials of each place and action come to.
 #[derive(Debug, Default)]
-pub(crate) struct Report(Mutex<BTreeMap<(&'static str, Style, Option<Action>), Sum>>);
+pub(crate) struct Report(Mutex<BTreeMap<Kind, Sum>>);
+
+/// The place, how handlers are given messages, and what happens.
+type Kind = (&'static str, Style, Option<Action>);
 
 #[derive(Debug, Default)]
 struct Sum {

@@ -35,6 +35,8 @@ pub(crate) const NOTES: u32 = 4;
 /// Lines of different trials on the same servers are this far apart.
 const APART: u32 = 1_000;
 const PREFETCH: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+/// The most orders of a batch: few, so that not every one has an order in it which cannot be handled in company.
+const TWO: usize = 2;
 /// How long a batch waits for company.
 const GATHERED: Duration = Duration::from_millis(20);
 
@@ -209,7 +211,7 @@ fn builder(place: &Place, lease: Duration, Part { manner, style, .. }: Part) -> 
             let place = work_in.clone();
             async move { work(&place, order, &cx, manner).await }
         }),
-        Style::Batch => in_order.batch(PREFETCH.get(), GATHERED, move |orders: Vec<Order>, cx| {
+        Style::Batch => in_order.batch(TWO, GATHERED, move |orders: Vec<Order>, cx| {
             let place = work_in.clone();
             async move { work_together(&place, &orders, &cx, manner).await }
         }),
