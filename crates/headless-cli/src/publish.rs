@@ -39,7 +39,8 @@ async fn builder(args: &PublishArgs) -> Result<Builder> {
         args.transport.as_deref(),
     )
     .await?;
-    let mut builder = Headless::builder("headless-publish");
+    // It is over before anybody could look at it as a node.
+    let mut builder = Headless::builder("headless-publish").registers(false);
     if args.raw {
         builder = builder.codec(Raw);
     }

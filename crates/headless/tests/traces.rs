@@ -413,6 +413,7 @@ async fn should_begin_a_trace_of_its_own_when_the_context_is_none() {
 
 #[tokio::test(start_paused = true)]
 async fn should_go_through_a_service_that_exports_nothing() {
+    let _alone = recorded::alone();
     // No layer: nobody knows the ids of spans.
     let memory = Memory::new();
     let (seen, mut came) = tokio::sync::mpsc::unbounded_channel();

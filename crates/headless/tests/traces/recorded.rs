@@ -1,5 +1,7 @@
 //! What OpenTelemetry's own exporter was given.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use opentelemetry::trace::{SpanId, TracerProvider as _};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use tracing::subscriber::DefaultGuard;
@@ -9,19 +11,38 @@ use tracing_subscriber::{
     layer::{Identity, SubscriberExt},
 };
 
+/// Whether anybody wants a span is found out once for its place in the code, from the thread that comes there first: where
+/// there is one subscriber, a thread without it decides for all. So tests that come to the same places take turns.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Records until it is dropped.
+pub(crate) struct Recording {
+    _subscriber: DefaultGuard,
+    _alone: Alone,
+}
+
 /// The spans of the thread that [`Recorded::install`] was called on, once they have ended.
 pub(crate) struct Recorded {
     exporter: InMemorySpanExporter,
     _provider: SdkTracerProvider,
 }
 
+/// Has the places of spans for itself until this is dropped, and records nothing.
+pub(crate) struct Alone(#[expect(dead_code, reason = "held until it is dropped")] MutexGuard<'static, ()>);
+
+pub(crate) fn alone() -> Alone {
+    // A test that has failed has left nothing behind that matters here.
+    Alone(ALONE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 impl Recorded {
-    pub(crate) fn install() -> (Self, DefaultGuard) {
+    pub(crate) fn install() -> (Self, Recording) {
         Self::install_but(|_| true)
     }
 
     /// Only the spans of targets that `is_exported` names; something else sees all of them.
-    pub(crate) fn install_but(is_exported: fn(&str) -> bool) -> (Self, DefaultGuard) {
+    pub(crate) fn install_but(is_exported: fn(&str) -> bool) -> (Self, Recording) {
+        let alone = alone();
         let exporter = InMemorySpanExporter::default();
         let provider = SdkTracerProvider::builder()
             .with_simple_exporter(exporter.clone())
@@ -29,12 +50,15 @@ impl Recorded {
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         let layer = layer.with_filter(filter_fn(move |metadata| is_exported(metadata.target())));
         let subscriber = tracing_subscriber::registry().with(layer).with(Identity::new());
-        let guard = tracing::subscriber::set_default(subscriber);
+        let recording = Recording {
+            _subscriber: tracing::subscriber::set_default(subscriber),
+            _alone: alone,
+        };
         let recorded = Self {
             exporter,
             _provider: provider,
         };
-        (recorded, guard)
+        (recorded, recording)
     }
 
     /// Those of this name, in the order of their start.

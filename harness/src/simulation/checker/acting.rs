@@ -16,10 +16,14 @@ pub(super) struct Acting<'a> {
     standing: BTreeSet<&'a str>,
     /// Nodes that stood still, and of which the store has not heard since.
     unheard: BTreeSet<&'a str>,
+    /// What nodes held when they stood still. By their clocks, which stood still too, they hold it until they ask: until then
+    /// only fences stop them.
+    stale: BTreeSet<(&'a str, Place<'a>)>,
 }
 
 impl<'a> Acting<'a> {
     pub(super) fn held_by(&mut self, group: &'a GroupName, id: MessageId, node: &'a str) {
+        self.stale.remove(&(node, (group, id)));
         if self.unheard.contains(node) {
             self.holders.remove(&(group, id));
         } else {
@@ -44,6 +48,7 @@ impl<'a> Acting<'a> {
         for id in ids.iter().filter(|_| must_hold) {
             match self.holders.get(&(group, *id)) {
                 Some(holder) if *holder == node => held.push((group, *id)),
+                Some(_) if self.stale.contains(&(node, (group, *id))) => {}
                 Some(holder) if !self.unheard.contains(node) => of_others.push((*id, *holder)),
                 _ => {}
             }
@@ -60,6 +65,8 @@ impl<'a> Acting<'a> {
     pub(super) fn stopped(&mut self, node: &'a str) {
         self.standing.insert(node);
         self.unheard.insert(node);
+        let held = self.holders.iter().filter(|(_, holder)| **holder == node);
+        self.stale.extend(held.map(|(place, _)| (node, *place)));
         self.holders.retain(|_, holder| *holder != node);
         self.calls.retain(|_, (caller, _)| *caller != node);
     }

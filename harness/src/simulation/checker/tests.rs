@@ -277,6 +277,16 @@ fn should_find_a_call_that_begins_on_what_another_was_given() {
         [],
         "only fences stop that"
     );
+    // What it held when it stood still, it holds by its own clock until it asks; what it did not, it does not.
+    let still = |held_before: &str| {
+        let held = Fact::HeldBy(group(), id_of(1), held_before.into());
+        let [stopped, resumed, heard] =
+            [Fact::Stopped, Fact::Resumed, Fact::Heard].map(|fact| fact("ann".into()));
+        let given = Fact::HeldBy(group(), id_of(1), "bob".into());
+        history(&[held, stopped, given, resumed, heard], began("ann", true))
+    };
+    assert_eq!(still("ann"), []);
+    assert_eq!(still("bob"), [Rule::OneOwner]);
 }
 
 #[test]
