@@ -12,7 +12,7 @@ use shared::PostgresFixture;
 
 fn main() -> ExitCode {
     run(Suites::of("postgres")
-        .at_once(4)
+        .at_once(3)
         .capabilities::<PostgresFixture>(include_str!("../../../docs/capabilities.md"))
         .outbox::<PostgresFixture>()
         .inbox::<PostgresFixture>()

@@ -10,7 +10,6 @@ use fixture::RabbitMqFixture;
 
 fn main() -> ExitCode {
     run(Suites::of("rabbitmq")
-        .at_once(3)
         .capabilities::<RabbitMqFixture>(include_str!("../../../docs/capabilities.md"))
         .transport::<RabbitMqFixture>()
         .consumer_over_transport::<RabbitMqFixture>())
