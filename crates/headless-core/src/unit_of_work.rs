@@ -4,11 +4,12 @@ use std::{
     collections::BTreeMap,
     fmt,
     ops::{Deref, DerefMut},
+    sync::Arc,
 };
 
-use headless_abstractions::{Error, ErrorKind, OwnedTx, Result, StoreTx, TopicName};
+use headless_abstractions::{Clock, Error, ErrorKind, OwnedTx, Result, StoreTx, TopicName};
 
-use crate::{CrashPoint, State, Wakeups, WorkProgress, WorkSlot};
+use crate::{CrashPoint, Environment, State, Wakeups, WorkProgress, WorkSlot, store_call};
 
 /// Everything that must commit together: the user's own statements, published messages, processed marks.
 ///
@@ -22,6 +23,7 @@ pub struct UnitOfWork<Tx: StoreTx> {
     // `None` only once `commit`, `rollback`, `detach` or `drop` has taken it, and each of those consumes the value.
     tx: Option<Tx>,
     state: State,
+    clock: Arc<dyn Clock>,
     wake: Wake,
     doomed: Option<&'static str>,
     slot: Option<Slot<Tx>>,
@@ -36,11 +38,12 @@ impl<Tx: StoreTx> UnitOfWork<Tx> {
     /// A unit of work in a transaction that the user began and will end: it has no `commit`.
     ///
     /// `state` is what extensions such as publishing need.
-    pub fn enlisted(tx: Tx, state: State, wakeups: Wakeups) -> Self {
+    pub fn enlisted(tx: Tx, state: State, environment: &Environment) -> Self {
         Self {
             tx: Some(tx),
             state,
-            wake: Wake::new(wakeups),
+            clock: environment.clock.clone(),
+            wake: Wake::new(environment.wakeups.clone()),
             doomed: None,
             slot: None,
         }
@@ -117,14 +120,14 @@ impl<Tx: StoreTx> UnitOfWork<Tx> {
 
 impl<Tx: OwnedTx + 'static> UnitOfWork<Tx> {
     /// A unit of work in a transaction of its own.
-    pub fn begun(tx: Tx, state: State, wakeups: Wakeups) -> Self {
-        Self::enlisted(tx, state, wakeups)
+    pub fn begun(tx: Tx, state: State, environment: &Environment) -> Self {
+        Self::enlisted(tx, state, environment)
     }
 
     /// As [`begun`](Self::begun), for a handler call: what becomes of it shows in `slot`, which was reserved.
-    pub fn begun_in(slot: WorkSlot, tx: Tx, state: State, wakeups: Wakeups) -> Self {
+    pub fn begun_in(slot: WorkSlot, tx: Tx, state: State, environment: &Environment) -> Self {
         let erase: fn(Tx) -> Box<dyn OwnedTx> = |tx| Box::new(tx);
-        let mut work = Self::enlisted(tx, state, wakeups);
+        let mut work = Self::enlisted(tx, state, environment);
         work.slot = Some(Slot { shared: slot, erase });
         work
     }
@@ -156,7 +159,7 @@ impl<Tx: OwnedTx + 'static> UnitOfWork<Tx> {
         progress(WorkProgress::Committing);
         let committed = async {
             before.reach()?;
-            Box::new(tx).commit().await?;
+            store_call(&*self.clock, "work.commit", Box::new(tx).commit()).await?;
             after.reach()
         };
         match committed.await {

@@ -9,7 +9,7 @@ use std::{
 use headless_abstractions::{
     Arrival, Error, Failure, GroupName, Hold, Marked, Message, MessageId, Redelivery, Result, Store, StoreId,
 };
-use headless_core::{CrashPoint, HandlerError, State, UnitOfWork, Wakeups, WorkSlot};
+use headless_core::{CrashPoint, HandlerError, State, UnitOfWork, WorkSlot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -58,7 +58,6 @@ pub(crate) struct CallContext {
     pub(crate) inbox_store: Option<StoreId>,
     pub(crate) state: State,
     pub(crate) publisher: Publisher,
-    pub(crate) wakeups: Wakeups,
     pub(crate) cancelled: CancellationToken,
     pub(crate) deadline: Arc<Deadline>,
     pub(crate) slot: WorkSlot,
@@ -123,21 +122,23 @@ impl CallContext {
             given_up.rollback().await?;
         }
         CrashPoint::HandlerBeginning.reach()?;
-        let state = self.state.clone().with(self.publisher.outgoing().clone());
+        let outgoing = self.publisher.outgoing();
+        let state = self.state.clone().with(outgoing.clone());
         let unmarked = planted!(self.planted, MarkAfterCommit);
         let tx = if unmarked {
-            store.begin().await?
+            outgoing.store_call("work.begin", store.begin()).await?
         } else {
-            store.begin_to_mark().await?
+            outgoing.store_call("work.begin", store.begin_to_mark()).await?
         };
         // From here on a drop hands the transaction back, so that its rollback is awaited.
-        let mut work = UnitOfWork::begun_in(self.slot.clone(), tx, state, self.wakeups.clone());
+        let mut work = UnitOfWork::begun_in(self.slot.clone(), tx, state, outgoing.environment());
         if unmarked {
             reservation.use_up();
             return Ok(work);
         }
         let mark = async {
-            let marked = headless_abstractions::StoreTx::mark_processed(&mut *work, &self.marks).await?;
+            let mark = headless_abstractions::StoreTx::mark_processed(&mut *work, &self.marks);
+            let marked = outgoing.store_call("work.mark", mark).await?;
             CrashPoint::HandlerMarked.reach()?;
             Ok(marked)
         };

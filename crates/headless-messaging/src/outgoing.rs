@@ -160,6 +160,12 @@ impl Outgoing {
         }
     }
 
+    /// What it stamps and measures by: that of its runtime.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.shared.environment
+    }
+
     /// Makes a call of the store, and measures it.
     pub(crate) async fn store_call<T>(
         &self,

@@ -248,6 +248,7 @@ async fn should_refuse_an_event_without_a_key_when_its_topic_is_ordered() {
     let mut plan = plan_over(&memory);
     plan.topic::<OrderPlaced>(Ordered::partitions(4));
     let state = plan.state.clone();
+    let environment = plan.environment.clone();
     let messaging = Messaging::start(plan).await.unwrap();
     let without = OrderPlaced { order: 1, key: None };
 
@@ -262,8 +263,7 @@ async fn should_refuse_an_event_without_a_key_when_its_topic_is_ordered() {
     let tx = headless_abstractions::UnitOfWorkStore::begin(&memory)
         .await
         .unwrap();
-    let wakeups = headless_core::Wakeups::new();
-    let mut work = headless_core::UnitOfWork::begun(tx, messaging.state_of_work(&state), wakeups);
+    let mut work = headless_core::UnitOfWork::begun(tx, messaging.state_of_work(&state), &environment);
     let with = OrderPlaced {
         order: 1,
         key: Some("a".to_owned()),

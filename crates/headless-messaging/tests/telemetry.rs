@@ -256,7 +256,7 @@ async fn break_things(world: &World) {
         .await
         .unwrap();
     let state = world.messaging.state_of_work(&State::new());
-    let mut work = UnitOfWork::begun(tx, state, world.environment.wakeups.clone());
+    let mut work = UnitOfWork::begun(tx, state, &world.environment);
     work.publish(&task("well")).await.unwrap();
     work.commit().await.unwrap();
     world.inbox.failures.store(1, Ordering::SeqCst);

@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use headless_abstractions::{Error, ErrorKind, Incarnation, Result, Store, StoreParts, StoreTx, Transport};
-use headless_core::{Control, ControlRuntime, Environment, Membership, Nodes, State, UnitOfWork};
+use headless_core::{Control, ControlRuntime, Environment, Membership, Nodes, State, UnitOfWork, store_call};
 use headless_messaging::{ConsumerHandle, ControlHandle, ControlStatus, DeadLetters, Messaging, Publisher};
 
 use crate::{Setting, settings::show_effective};
@@ -146,18 +146,14 @@ impl Runtime {
             )
             .with_operation("begin"));
         }
-        let tx = store.begin().await?;
-        Ok(UnitOfWork::begun(
-            tx,
-            self.work_state(),
-            self.environment.wakeups.clone(),
-        ))
+        let tx = store_call(&*self.environment.clock, "work.begin", store.begin()).await?;
+        Ok(UnitOfWork::begun(tx, self.work_state(), &self.environment))
     }
 
     /// Joins a transaction that the user began and will end: the result has no `commit`. Call
     /// [`detach`](UnitOfWork::detach) before the transaction's own commit, and [`Wake::wake`](crate::Wake::wake) after it.
     pub fn enlist<Tx: StoreTx>(&self, tx: Tx) -> UnitOfWork<Tx> {
-        UnitOfWork::enlisted(tx, self.work_state(), self.environment.wakeups.clone())
+        UnitOfWork::enlisted(tx, self.work_state(), &self.environment)
     }
 
     /// The consumers, to watch and to steer, in the order in which the builder was given them.

@@ -3,7 +3,7 @@
 use std::{future::pending, panic::resume_unwind, sync::Arc, time::Duration};
 
 use headless_abstractions::{MessageId, Redelivery, UnitOfWorkStore};
-use headless_core::{Backoff, Event, HandlerError, HandlerResult, Retry, State, UnitOfWork, Wakeups};
+use headless_core::{Backoff, Event, HandlerError, HandlerResult, Retry, State, UnitOfWork};
 use headless_messaging::{BatchContext, Consumer, Context, Inbox, PublishExt};
 use serde::{Deserialize, Serialize};
 
@@ -79,8 +79,13 @@ impl Call {
             Self::Single(cx) => (cx.state::<SimStore>()?, cx.publisher()),
             Self::Batch(cx) => (cx.state::<SimStore>()?, cx.publisher()),
         };
-        let state = State::new().with(publisher.outgoing().clone());
-        Ok(UnitOfWork::begun(store.begin().await?, state, Wakeups::new()))
+        let outgoing = publisher.outgoing();
+        let state = State::new().with(outgoing.clone());
+        Ok(UnitOfWork::begun(
+            store.begin().await?,
+            state,
+            outgoing.environment(),
+        ))
     }
 }
 

@@ -69,10 +69,9 @@ impl Node {
             None => store,
         };
         let environment = Environment::new(clock.clone(), random, Spawner::current(), name.clone());
-        let wakeups = environment.wakeups.clone();
         let state = State::new().with(store.clone());
 
-        let mut plan = Plan::new(environment);
+        let mut plan = Plan::new(environment.clone());
         plan.store = Some(store.parts());
         plan.transport = Some(Arc::new(SimTransport::new(memory.clone(), gate.clone())));
         plan.state = state.clone();
@@ -107,7 +106,7 @@ impl Node {
             node: name.clone(),
             store,
             state: messaging.state_of_work(&state),
-            wakeups,
+            environment,
             publisher: messaging.publisher().clone(),
         };
         Ok(Self {

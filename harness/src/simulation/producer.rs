@@ -7,7 +7,7 @@ use std::{
 };
 
 use headless_abstractions::{MessageId, Result, UnitOfWorkStore};
-use headless_core::{State, UnitOfWork, Wakeups};
+use headless_core::{Environment, State, UnitOfWork};
 use headless_messaging::{PublishExt, Publisher};
 
 use super::{
@@ -28,7 +28,7 @@ pub(super) struct Entrance {
     pub(super) node: Arc<str>,
     pub(super) store: SimStore,
     pub(super) state: State,
-    pub(super) wakeups: Wakeups,
+    pub(super) environment: Environment,
     pub(super) publisher: Publisher,
 }
 
@@ -140,7 +140,7 @@ impl Producer {
 
     async fn in_work(&self, entrance: &Entrance, chain: &Chain, how: How, ids: &[MessageId]) -> Result<()> {
         let tx = entrance.store.begin().await?;
-        let mut work = UnitOfWork::begun(tx, entrance.state.clone(), entrance.wakeups.clone());
+        let mut work = UnitOfWork::begun(tx, entrance.state.clone(), &entrance.environment);
         for id in ids {
             work.put("produced", &Label(*id).to_string()).await?;
             let message = match chain.topic {

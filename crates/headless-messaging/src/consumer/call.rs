@@ -39,7 +39,6 @@ impl Group {
                 .filter(|_| self.form == Inbox::Transactional)
                 .map(|store| store.store_id),
             state: self.state.clone(),
-            wakeups: self.environment.wakeups.clone(),
             cancelled: CancellationToken::new(),
             deadline: Arc::new(Deadline::after(clock, self.settings.timeout)),
             slot: WorkSlot::new(),

@@ -110,11 +110,7 @@ impl Process {
 
     pub(crate) async fn begin(&self) -> UnitOfWork<MemoryTx> {
         let state = State::new().with(self.outgoing.clone());
-        UnitOfWork::begun(
-            self.memory.begin().await.unwrap(),
-            state,
-            self.environment.wakeups.clone(),
-        )
+        UnitOfWork::begun(self.memory.begin().await.unwrap(), state, &self.environment)
     }
 
     /// Whether the relay of this process has been woken by now.

@@ -71,7 +71,7 @@ async fn should_doom_the_unit_of_work_when_any_publish_fails() {
 async fn should_say_how_to_begin_when_a_unit_of_work_knows_no_publisher() {
     let process = Process::start().await;
     let tx = process.memory.begin().await.unwrap();
-    let mut work = UnitOfWork::begun(tx, State::new(), process.environment.wakeups.clone());
+    let mut work = UnitOfWork::begun(tx, State::new(), &process.environment);
     let error = work.message("orders.placed", &1).send().await.unwrap_err();
     assert_error(&error, ErrorKind::Invalid, &["runtime.begin"], "begin");
     assert!(work.check().is_err());
