@@ -155,6 +155,9 @@ pub fn describe() {
 }
 
 #[cfg(test)]
+mod in_use;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
