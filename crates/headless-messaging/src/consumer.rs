@@ -11,6 +11,7 @@ mod attempt;
 mod batch;
 mod breaker;
 mod call;
+mod configured;
 mod counters;
 mod deadline;
 mod effective;
@@ -28,6 +29,8 @@ mod watch;
 mod without_store;
 
 pub use breaker::CircuitBreaker;
+pub use configured::GroupSetting;
+use configured::Places;
 pub use counters::ConsumerStats;
 pub(crate) use deadline::Deadline;
 pub use effective::{ConsumerSettings, ParkSettings};
@@ -90,6 +93,7 @@ pub(crate) struct Settings {
     pub(crate) start: StartFrom,
     pub(crate) per_instance: bool,
     pub(crate) start_paused: bool,
+    pub(crate) places: Places,
 }
 
 impl Consumer {
@@ -112,6 +116,7 @@ impl Consumer {
             start: StartFrom::Now,
             per_instance: false,
             start_paused: false,
+            places: Places::default(),
         };
         Self {
             group: name.into(),
@@ -159,7 +164,8 @@ impl Consumer {
 
     /// At most this many handler calls at once in this process. Default 16; at least 1.
     #[must_use]
-    pub const fn concurrency(mut self, most: usize) -> Self {
+    pub fn concurrency(mut self, most: usize) -> Self {
+        self.settings.places.note_code("concurrency");
         self.settings.concurrency = most;
         self
     }
@@ -188,7 +194,8 @@ impl Consumer {
 
     /// A call that takes longer has failed. Default 30 s; at least 1 ms.
     #[must_use]
-    pub const fn timeout(mut self, timeout: Duration) -> Self {
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.settings.places.note_code("timeout");
         self.settings.timeout = timeout;
         self
     }
@@ -196,7 +203,8 @@ impl Consumer {
     /// How long a message is held in the store without renewal, which happens at a third of it. Default 30 s; at
     /// least 100 ms.
     #[must_use]
-    pub const fn lease(mut self, lease: Duration) -> Self {
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.places.note_code("lease");
         self.settings.lease = lease;
         self
     }
@@ -204,7 +212,8 @@ impl Consumer {
     /// How long the transport leaves a delivery, or a partition, with this process without hearing of it. Default 30 s;
     /// at least 100 ms.
     #[must_use]
-    pub const fn visibility(mut self, visibility: Duration) -> Self {
+    pub fn visibility(mut self, visibility: Duration) -> Self {
+        self.settings.places.note_code("visibility");
         self.settings.visibility = visibility;
         self
     }
@@ -212,7 +221,8 @@ impl Consumer {
     /// The most unsettled deliveries: of each partition of an ordered topic, and of each unordered topic. Default
     /// twice the concurrency and at least 100.
     #[must_use]
-    pub const fn prefetch(mut self, most: NonZeroUsize) -> Self {
+    pub fn prefetch(mut self, most: NonZeroUsize) -> Self {
+        self.settings.places.note_code("prefetch");
         self.settings.prefetch = Some(most);
         self
     }
@@ -289,10 +299,11 @@ impl Settings {
         // Far beyond any use, and far below what arithmetic on times can hold.
         let most = Duration::from_hours(365 * 24);
         let mut least = |field: &str, value: Duration, least: Duration| {
+            let place = self.places.of(field);
             if value < least {
-                problems.push(format!("{field} is {value:?}, the least is {least:?}"));
+                problems.push(format!("{field} is {value:?}{place}, the least is {least:?}"));
             } else if value > most {
-                problems.push(format!("{field} is {value:?}, the most is {most:?}"));
+                problems.push(format!("{field} is {value:?}{place}, the most is {most:?}"));
             }
         };
         least("timeout", self.timeout, Duration::from_millis(1));
@@ -301,7 +312,8 @@ impl Settings {
         least("park_poll", self.park_poll, Duration::from_millis(1));
         least("unknown_type_delay", self.unknown_type_delay, Duration::ZERO);
         if self.concurrency == 0 {
-            problems.push("concurrency is 0, the least is 1".to_owned());
+            let place = self.places.of("concurrency");
+            problems.push(format!("concurrency is 0{place}, the least is 1"));
         }
         problems
     }

@@ -22,8 +22,8 @@ mod tail;
 mod topics;
 
 pub use consumer::{
-    CircuitBreaker, Consumer, ConsumerHandle, ConsumerSettings, ConsumerStats, Inbox, ParkSettings,
-    PauseReason, SubscriptionStatus,
+    CircuitBreaker, Consumer, ConsumerHandle, ConsumerSettings, ConsumerStats, GroupSetting, Inbox,
+    ParkSettings, PauseReason, SubscriptionStatus,
 };
 pub use context::{Attempt, BatchContext, Context};
 pub use control::{ControlConfig, ControlHandle, ControlStatus};

@@ -1,14 +1,14 @@
 //! From parts to a running whole.
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, collections::BTreeMap, sync::Arc};
 
 use headless_abstractions::{Error, ErrorKind, Result, Store, StoreParts, Transport};
 use headless_core::{
     Codec, Codecs, ControlRuntime, Environment, Event, Spawner, State, metric, trace::Propagator,
 };
 use headless_messaging::{
-    Consumer, ControlConfig, GaugesConfig, Messaging, Ordered, OutgoingLimits, Plan, PulseConfig,
-    PurgeConfig, RelayConfig,
+    Consumer, ControlConfig, GaugesConfig, GroupSetting, Messaging, Ordered, OutgoingLimits, Plan,
+    PulseConfig, PurgeConfig, RelayConfig,
 };
 use tokio::runtime::Handle;
 
@@ -36,8 +36,8 @@ impl Headless {
     }
 
     /// A builder as [`builder`](Self::builder) makes one, with everything that a configuration sets: the service's name,
-    /// store and transport by their URLs, topics, preset and settings. What it is given in code afterwards goes before
-    /// them. Handlers are code, and so are the settings of their groups.
+    /// store and transport by their URLs, topics, preset, settings, and what an operator tunes of groups. What it is given
+    /// in code afterwards goes before them, or is refused where both give it. Handlers are code.
     pub fn from_config(config: &Config) -> Builder {
         let mut builder = Builder::new(None);
         config.apply(&mut builder);
@@ -83,6 +83,8 @@ pub struct Builder {
     codec: Source,
     topics: Vec<Topic>,
     consumers: Vec<Consumer>,
+    /// What a configuration sets of groups, by their names and those of the settings.
+    pub(crate) groups: BTreeMap<String, BTreeMap<&'static str, Given<GroupSetting>>>,
     pub(crate) settings: Settings,
     pub(crate) problems: Vec<String>,
 }
@@ -111,6 +113,7 @@ impl Builder {
             codec: Source::Default,
             topics: Vec::new(),
             consumers: Vec::new(),
+            groups: BTreeMap::new(),
             settings: Settings::default(),
             problems: Vec::new(),
         }
@@ -313,7 +316,18 @@ impl Builder {
             plan.topic_named(topic.name.clone(), topic.order, topic.required);
         }
         for consumer in &self.consumers {
-            plan.consumer(consumer.clone());
+            let mut consumer = consumer.clone();
+            for given in self
+                .groups
+                .get(consumer.name())
+                .into_iter()
+                .flat_map(BTreeMap::values)
+            {
+                if let Err(error) = consumer.configure(given.value, given.source.to_string()) {
+                    plan.problem(error.message());
+                }
+            }
+            plan.consumer(consumer);
         }
         let of_settings = self.settings.problems();
         // What is out of its bounds is reported with its place, and not once more by the part that it is for.

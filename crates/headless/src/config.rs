@@ -30,7 +30,7 @@ const MOST_TEXT: u64 = 1024 * 1024;
 /// What an operator sets without touching the code: texts in TOML, and variables.
 ///
 /// A later text goes before an earlier one, and a variable before every text; a setting that the builder is given in code goes
-/// before them all, but a store, a transport or a topic may not be given in both. Nothing is read from the environment but by [`from_env`](Self::from_env). Nothing is refused here:
+/// before them all, but a store, a transport, a topic or a setting of a group may not be given in both. Nothing is read from the environment but by [`from_env`](Self::from_env). Nothing is refused here:
 /// what is wrong is reported with everything else that is wrong, by [`Builder::check`](crate::Builder::check) and at
 /// start-up.
 ///

@@ -60,9 +60,9 @@ pub use headless_core::{
 pub use headless_memory::{Memory, MemoryConfig, MemoryTx};
 pub use headless_messaging::{
     Attempt, BatchContext, CircuitBreaker, Consumer, ConsumerHandle, ConsumerSettings, ConsumerStats,
-    Context, ControlStatus, DeadLetters, DiscardMatching, Inbox, MessageBuilder, Ordered, ParkSettings,
-    PauseReason, PublishExt, PublishOutcome, Published, Publisher, RedriveMatching, RelayStatus, Seen,
-    SubscriptionStatus, Tail,
+    Context, ControlStatus, DeadLetters, DiscardMatching, GroupSetting, Inbox, MessageBuilder, Ordered,
+    ParkSettings, PauseReason, PublishExt, PublishOutcome, Published, Publisher, RedriveMatching,
+    RelayStatus, Seen, SubscriptionStatus, Tail,
 };
 #[cfg(feature = "postgres")]
 pub use headless_postgres::{Postgres, PostgresTx};

@@ -11,7 +11,7 @@ mod read;
 mod show;
 mod source;
 
-pub(crate) use effective::show_effective;
+pub(crate) use effective::{show_effective, show_group_setting};
 pub(crate) use read::{Read, Written};
 use show::Show;
 pub(crate) use source::Given;

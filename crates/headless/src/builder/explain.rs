@@ -1,7 +1,13 @@
 //! Every setting of a builder, and where it came from.
 
+use headless_messaging::GroupSetting;
+
 use super::{Builder, Configured, Topic};
-use crate::{Setting, Source, config::Endpoint};
+use crate::{
+    Setting, Source,
+    config::Endpoint,
+    settings::{Given, show_group_setting},
+};
 
 impl Builder {
     /// Every setting as it is given or stands by default, and where it came from; what a configuration names is not
@@ -52,6 +58,10 @@ impl Builder {
         ));
         settings.extend(self.topics.iter().map(of_topic));
         settings.extend(self.settings.explain());
+        settings.extend(self.groups.iter().flat_map(|(group, given)| {
+            let of_group = move |given: &Given<GroupSetting>| of_group(group, given);
+            given.values().map(of_group)
+        }));
         settings
     }
 }
@@ -67,6 +77,15 @@ fn of_side(settings: &mut Vec<Setting>, side: &str, connected: Option<String>, e
     if let Some(source) = endpoint.and_then(|endpoint| endpoint.password.clone()) {
         settings.push(Setting::new(format!("{side}.password"), "***", source));
     }
+}
+
+fn of_group(group: &str, given: &Given<GroupSetting>) -> Setting {
+    let (name, source) = (given.value.name(), given.source.clone());
+    Setting::new(
+        format!("group.{group}.{name}"),
+        show_group_setting(&given.value),
+        source,
+    )
 }
 
 fn of_topic(topic: &Topic) -> Setting {

@@ -1,18 +1,19 @@
 //! A configuration becomes a builder.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
-use headless_messaging::Ordered;
+use headless_abstractions::GroupName;
+use headless_messaging::{GroupSetting, Ordered};
 
 use super::{
     Config,
     endpoint::Draft,
-    keys::{Meaning, OfTopic, Side},
+    keys::{Meaning, OfGroup, OfTopic, Side},
     layer::{Entry, Layer},
 };
 use crate::{
     Builder, Preset, Source,
-    settings::{Given, Read},
+    settings::{Given, Read, Written},
 };
 
 /// What is said of one topic.
@@ -105,6 +106,12 @@ impl Gathered {
                     OfTopic::Required => bool::read(written).map(|required| topic.required = required),
                 }
             }
+            Meaning::Group(name, of) => group_setting(*of, written).and_then(|setting| {
+                GroupName::parse(name).map_err(|error| format!("names no group: {error}"))?;
+                let settings = builder.groups.entry(name.clone()).or_default();
+                settings.extend(setting.map(|setting| (setting.name(), Given::new(setting, source.clone()))));
+                Ok(())
+            }),
             Meaning::Setting => builder
                 .settings
                 .set(key.name(), written, source.clone())
@@ -129,4 +136,16 @@ impl Gathered {
             self.problems.push(format!("{key} {problem}{}", source.place()));
         }
     }
+}
+
+/// What is set of a group, if anything is.
+fn group_setting(of: OfGroup, written: &Written) -> Result<Option<GroupSetting>, String> {
+    Ok(Some(match of {
+        OfGroup::Itself => return written.empty().map(|()| None),
+        OfGroup::Concurrency => GroupSetting::Concurrency(usize::read(written)?),
+        OfGroup::Prefetch => GroupSetting::Prefetch(NonZeroUsize::read(written)?),
+        OfGroup::Timeout => GroupSetting::Timeout(Duration::read(written)?),
+        OfGroup::Lease => GroupSetting::Lease(Duration::read(written)?),
+        OfGroup::Visibility => GroupSetting::Visibility(Duration::read(written)?),
+    }))
 }

@@ -30,6 +30,18 @@ pub(super) enum OfTopic {
     Required,
 }
 
+/// What is said of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OfGroup {
+    /// That there is one.
+    Itself,
+    Concurrency,
+    Prefetch,
+    Timeout,
+    Lease,
+    Visibility,
+}
+
 /// What a key is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
@@ -38,12 +50,13 @@ pub(super) enum Meaning {
     Preset,
     Side(Side, Part),
     Topic(String, OfTopic),
+    Group(String, OfGroup),
     /// One of the table of settings.
     Setting,
     Unknown,
 }
 
-/// The keys beside those of the table of settings, and those of topics.
+/// The keys beside those of the table of settings, and those of topics and groups.
 static FIXED: [(&str, Meaning); 11] = [
     ("service", Meaning::Service),
     ("node", Meaning::Node),
@@ -75,6 +88,14 @@ const OF_TOPICS: [(&str, OfTopic); 2] = [
     ("required", OfTopic::Required),
 ];
 
+const OF_GROUPS: [(&str, OfGroup); 5] = [
+    ("concurrency", OfGroup::Concurrency),
+    ("prefetch", OfGroup::Prefetch),
+    ("timeout", OfGroup::Timeout),
+    ("lease", OfGroup::Lease),
+    ("visibility", OfGroup::Visibility),
+];
+
 /// A key as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {
@@ -94,6 +115,11 @@ impl Key {
                 .find(|(name, _)| name == last)
                 .map_or(Meaning::Unknown, |(_, of)| Meaning::Topic(topic.clone(), *of)),
             [topics, topic] if topics == "topics" => Meaning::Topic(topic.clone(), OfTopic::Itself),
+            [groups, group, last] if groups == "groups" => OF_GROUPS
+                .iter()
+                .find(|(name, _)| name == last)
+                .map_or(Meaning::Unknown, |(_, of)| Meaning::Group(group.clone(), *of)),
+            [groups, group] if groups == "groups" => Meaning::Group(group.clone(), OfGroup::Itself),
             _ => meaning(&name),
         };
         Self {
@@ -106,7 +132,7 @@ impl Key {
     /// Whether keys may stand under this path.
     pub(super) fn is_heading(path: &[String]) -> bool {
         let heading = format!("{}.", path.join("."));
-        heading == "topics." || known().any(|name| name.starts_with(&heading))
+        ["topics.", "groups."].contains(&&*heading) || known().any(|name| name.starts_with(&heading))
     }
 
     /// The key of a variable, from what follows the prefix.
@@ -139,10 +165,13 @@ impl Key {
             true => variable(name),
             false => name.to_owned(),
         };
-        let topic = self.name.strip_prefix("topics.").filter(|_| !self.is_variable);
-        if let Some((topic, last)) = topic.and_then(|rest| rest.rsplit_once('.')) {
-            let near = nearest(last, OF_TOPICS.iter().map(|(name, _)| *name));
-            return format!("topics.{topic}.{near}");
+        if let Some((of, last)) = self.name.rsplit_once('.').filter(|_| !self.is_variable) {
+            if of.starts_with("topics.") {
+                return format!("{of}.{}", nearest(last, OF_TOPICS.iter().map(|(name, _)| *name)));
+            }
+            if of.starts_with("groups.") {
+                return format!("{of}.{}", nearest(last, OF_GROUPS.iter().map(|(name, _)| *name)));
+            }
         }
         own(nearest(&self.name, known()))
     }
@@ -159,7 +188,7 @@ pub(super) fn variable(name: &str) -> String {
     format!("{PREFIX}{}", name.replace('.', "__").to_ascii_uppercase())
 }
 
-/// Every key but those of topics.
+/// Every key but those of topics and groups.
 pub(super) fn known() -> impl Iterator<Item = &'static str> {
     FIXED.iter().map(|(name, _)| *name).chain(NAMES.iter().copied())
 }
@@ -214,6 +243,10 @@ mod tests {
         assert_eq!(
             path(&["topics", "a.b", "partition"]).nearest(),
             "topics.\"a.b\".partitions"
+        );
+        assert_eq!(
+            path(&["groups", "billing", "concurency"]).nearest(),
+            "groups.billing.concurrency"
         );
         assert_eq!(
             Key::of_variable("RELAY_BATCH").nearest(),

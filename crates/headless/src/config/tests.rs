@@ -3,6 +3,8 @@ use std::ffi::OsString;
 use super::*;
 use crate::{Headless, Setting};
 
+mod groups;
+
 /// A whole configuration of memory, with this after it.
 fn config(more: &str) -> Config {
     let text =

@@ -1,8 +1,22 @@
 //! What is in effect once everything is put together: the polls beside a pulse, and the settings of each group.
 
-use headless_messaging::{ConsumerSettings, Inbox, Messaging, Relay};
+use std::collections::BTreeMap;
+
+use headless_messaging::{ConsumerSettings, GroupSetting, Inbox, Messaging, Relay};
 
 use super::{Setting, Source, show::Show};
+
+/// What a configuration sets of a group, as people write it.
+pub(crate) fn show_group_setting(setting: &GroupSetting) -> String {
+    match setting {
+        GroupSetting::Concurrency(most) => most.show(),
+        GroupSetting::Prefetch(most) => most.get().show(),
+        GroupSetting::Timeout(time) | GroupSetting::Lease(time) | GroupSetting::Visibility(time) => {
+            time.show()
+        }
+        other => format!("{other:?}"),
+    }
+}
 
 /// Replaces what is not in effect as it was given, and adds the settings of each group.
 pub(crate) fn show_effective(settings: &mut Vec<Setting>, messaging: &Messaging, has_store: bool) {
@@ -21,21 +35,37 @@ pub(crate) fn show_effective(settings: &mut Vec<Setting>, messaging: &Messaging,
         Inbox::Off
     };
     let default = ConsumerSettings::of_default(form);
+    let is_of_group = |setting: &mut Setting| setting.name.starts_with(OF_GROUP);
+    let mut configured: BTreeMap<String, Setting> = settings
+        .extract_if(.., is_of_group)
+        .map(|setting| (setting.name.clone(), setting))
+        .collect();
     for consumer in messaging.consumers() {
-        of_group(
-            settings,
-            consumer.group().as_str(),
-            &consumer.settings(),
-            &default,
-        );
+        let began = settings.len();
+        let (group, name) = (consumer.group().as_str(), consumer.configured_group());
+        of_group(settings, group, &consumer.settings(), &default);
+        for shown in &mut settings[began..] {
+            let field = shown.name.split_at(OF_GROUP.len() + group.len()).1;
+            if let Some(given) = configured.remove(&format!("{OF_GROUP}{name}{field}")) {
+                shown.source = given.source;
+            }
+        }
     }
+    // One configuration may be of several processes, each with groups of its own.
+    settings.extend(configured.into_values().map(|mut setting| {
+        setting.value.push_str(", without such a group here");
+        setting
+    }));
 }
+
+/// What the names of a group's settings begin with.
+const OF_GROUP: &str = "group.";
 
 /// A group's settings. One that was given its own default is shown as that.
 fn of_group(settings: &mut Vec<Setting>, group: &str, given: &ConsumerSettings, default: &ConsumerSettings) {
     let source = |differs: bool| if differs { Source::Builder } else { Source::Default };
     let mut add = |name: &str, value: String, source: Source| {
-        settings.push(Setting::new(format!("group.{group}.{name}"), value, source));
+        settings.push(Setting::new(format!("{OF_GROUP}{group}.{name}"), value, source));
     };
     macro_rules! add {
         ($($name:literal: $($field:ident).+),* $(,)?) => {

@@ -1,6 +1,6 @@
 //! Values as a configuration writes them.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use headless_core::Backoff;
 
@@ -93,6 +93,12 @@ impl Read for u32 {
 impl Read for usize {
     fn read(written: &Written) -> Result<Self, String> {
         written.number(Self::MAX)
+    }
+}
+
+impl Read for NonZeroUsize {
+    fn read(written: &Written) -> Result<Self, String> {
+        Self::new(usize::read(written)?).ok_or_else(|| "is 0, the least is 1".to_owned())
     }
 }
 
