@@ -116,7 +116,8 @@ pub trait DeadLetterStore: Debug + Send + Sync + 'static {
     /// free from then on, and their keys go on.
     ///
     /// Atomicity: each message by itself: its row is dead if and only if its dead letter exists. Blocks for a round
-    /// trip. Dropping the future leaves each message buried or not. Repeating it answers `Already(Dead)`.
+    /// trip. Dropping the future leaves each message buried or not. Repeating it answers `Already(Dead)`. A message is taken whatever
+    /// its size, as by [`ParkedStore::park`](crate::ParkedStore::park).
     ///
     /// # Errors
     /// `Invalid` for a burial without a failure; `Unavailable`, `Timeout` (outcome unknown), `Denied`, `Closed`.

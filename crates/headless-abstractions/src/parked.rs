@@ -202,6 +202,9 @@ pub trait ParkedStore: Debug + Send + Sync + 'static {
     /// Atomicity: each message by itself; the limits may be passed by what runs at once. Blocks for a round trip.
     /// Dropping the future leaves each message parked or not. Repeating it answers `Already(Parked)`.
     ///
+    /// A message is taken whatever its size: it has been delivered, and would stand in the way of others otherwise. A limit on what is
+    /// published is not one on what is parked.
+    ///
     /// # Errors
     /// `Unavailable`, `Timeout` (outcome unknown), `Denied`, `Closed`.
     async fn park(&self, parks: &[Park], limits: ParkLimits) -> Result<Vec<Parked>>;

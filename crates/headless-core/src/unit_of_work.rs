@@ -26,6 +26,8 @@ pub struct UnitOfWork<Tx: StoreTx> {
     clock: Arc<dyn Clock>,
     wake: Wake,
     doomed: Option<&'static str>,
+    /// Whether the transaction was begun for it, and ends with it.
+    is_own: bool,
     slot: Option<Slot<Tx>>,
 }
 
@@ -45,6 +47,7 @@ impl<Tx: StoreTx> UnitOfWork<Tx> {
             clock: environment.clock.clone(),
             wake: Wake::new(environment.wakeups.clone()),
             doomed: None,
+            is_own: false,
             slot: None,
         }
     }
@@ -90,8 +93,13 @@ impl<Tx: StoreTx> UnitOfWork<Tx> {
     /// Ends the loan of an enlisted transaction; after *it* has committed, call [`Wake::wake`].
     ///
     /// # Errors
-    /// `Conflict` when the unit of work is doomed: roll the transaction back.
+    /// `Conflict` when the unit of work is doomed: roll the transaction back. `Invalid` for one that was begun instead of
+    /// lent, whose transaction ends with it: commit that.
     pub fn detach(mut self) -> Result<Wake> {
+        if self.is_own {
+            let why = "this unit of work has a transaction of its own, which would be rolled back: commit it";
+            return Err(Error::invalid(why).with_operation("detach"));
+        }
         self.check()?;
         self.slot = None;
         Ok(self.wake.take())
@@ -121,13 +129,15 @@ impl<Tx: StoreTx> UnitOfWork<Tx> {
 impl<Tx: OwnedTx + 'static> UnitOfWork<Tx> {
     /// A unit of work in a transaction of its own.
     pub fn begun(tx: Tx, state: State, environment: &Environment) -> Self {
-        Self::enlisted(tx, state, environment)
+        let mut work = Self::enlisted(tx, state, environment);
+        work.is_own = true;
+        work
     }
 
     /// As [`begun`](Self::begun), for a handler call: what becomes of it shows in `slot`, which was reserved.
     pub fn begun_in(slot: WorkSlot, tx: Tx, state: State, environment: &Environment) -> Self {
         let erase: fn(Tx) -> Box<dyn OwnedTx> = |tx| Box::new(tx);
-        let mut work = Self::enlisted(tx, state, environment);
+        let mut work = Self::begun(tx, state, environment);
         work.slot = Some(Slot { shared: slot, erase });
         work
     }

@@ -75,6 +75,9 @@ pub struct Consumer {
     pub(crate) settings: Settings,
 }
 
+/// The most handler calls at once: far more than any process runs, and what an operator may want at most.
+pub(crate) const MOST_CONCURRENCY: usize = 100_000;
+
 /// How a group's handlers are run.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -162,7 +165,7 @@ impl Consumer {
         self
     }
 
-    /// At most this many handler calls at once in this process. Default 16; at least 1.
+    /// At most this many handler calls at once in this process. Default 16; at least 1 and at most 100 000.
     #[must_use]
     pub fn concurrency(mut self, most: usize) -> Self {
         self.settings.places.note_code("concurrency");
@@ -314,6 +317,11 @@ impl Settings {
         if self.concurrency == 0 {
             let place = self.places.of("concurrency");
             problems.push(format!("concurrency is 0{place}, the least is 1"));
+        } else if self.concurrency > MOST_CONCURRENCY {
+            let (most, place) = (self.concurrency, self.places.of("concurrency"));
+            problems.push(format!(
+                "concurrency is {most}{place}, the most is {MOST_CONCURRENCY}"
+            ));
         }
         problems
     }

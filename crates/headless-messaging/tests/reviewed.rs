@@ -14,6 +14,9 @@ use headless_memory::Memory;
 use headless_messaging::{Consumer, Context, Messaging, Ordered, PauseReason, Plan};
 use serde::{Deserialize, Deserializer, Serialize};
 
+#[path = "reviewed/calls.rs"]
+mod calls;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
     lines: Vec<u32>,

@@ -10,6 +10,8 @@ use crate::Schema;
 mod bounds;
 mod url;
 
+pub(crate) use bounds::LARGEST_PAYLOAD;
+
 /// Whether connecting brings the schema up to date.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -67,7 +69,8 @@ pub struct PostgresConfig {
     /// was stopped within one would hold its rows, and with them the keys of its messages, until it goes on. Behind
     /// [`Pooler::Transaction`] it is the pooler's to set. Default 5 min.
     pub idle_in_transaction_timeout: Duration,
-    /// The largest payload in bytes, at most 256 MiB. Default 8 MiB.
+    /// The largest payload in bytes that is published, at most 256 MiB; what is delivered is parked and buried up to that.
+    /// Default 8 MiB.
     pub max_payload: NonZeroUsize,
     /// Whether connecting brings the schema up to date. Default [`Migrate::Auto`].
     pub migrate: Migrate,

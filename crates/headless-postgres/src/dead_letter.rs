@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     Postgres,
+    config::LARGEST_PAYLOAD,
     error::fault,
     failures,
     inbox::{
@@ -57,8 +58,7 @@ impl DeadLetterStore for Postgres {
                         "a burial has no failure: name at least one as its cause",
                     ));
                 }
-                let max_payload = shared.config.max_payload.get();
-                let messages = Columns::of(burials.iter().map(|burial| &burial.message), max_payload)?;
+                let messages = Columns::of(burials.iter().map(|burial| &burial.message), LARGEST_PAYLOAD)?;
                 let arrivals =
                     Arrivals::with_holds(burials.iter().map(|burial| (&burial.arrival, burial.hold)));
                 let added = burials

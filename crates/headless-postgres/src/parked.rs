@@ -9,6 +9,7 @@ use sqlx::{Row, postgres::PgRow};
 
 use crate::{
     Postgres,
+    config::LARGEST_PAYLOAD,
     error::fault,
     failures,
     inbox::{
@@ -41,8 +42,7 @@ impl ParkedStore for Postgres {
                 if parks.is_empty() {
                     return Ok(Vec::new());
                 }
-                let max_payload = shared.config.max_payload.get();
-                let messages = Columns::of(parks.iter().map(|park| &park.message), max_payload)?;
+                let messages = Columns::of(parks.iter().map(|park| &park.message), LARGEST_PAYLOAD)?;
                 let arrivals = Arrivals::with_holds(parks.iter().map(|park| (&park.arrival, park.hold)));
                 let afters: Vec<i64> = parks.iter().map(|park| micros(park.after)).collect();
                 let behind: Vec<bool> = parks.iter().map(|park| park.only_behind).collect();

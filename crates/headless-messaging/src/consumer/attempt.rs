@@ -107,7 +107,7 @@ async fn make_call_in(
             biased;
             returned = &mut call => Err(returned),
             () = guard.timed_out().cancelled() => Ok(Ended::TimedOut),
-            () = lost.cancelled() => Ok(Ended::LeaseLost),
+            () = lost_undone(cx, lost) => Ok(Ended::LeaseLost),
             () = group.cancelled.cancelled() => Ok(Ended::ShutDown),
         };
         match told {
@@ -137,6 +137,18 @@ async fn make_call_in(
         tracing::warn!(group = %group.name, id = %cx.messages[0].id, %error, "a rollback failed; the store ends the transaction itself");
     }
     classify(group, cx, ended)
+}
+
+/// Returns when the hold is lost while the call has committed nothing. What is committed, or about to be, needs it no more: the
+/// store has judged it, or will, and what the handler does after that it does to its end.
+async fn lost_undone(cx: &CallContext, lost: &CancellationToken) {
+    lost.cancelled().await;
+    if matches!(
+        cx.slot.progress(),
+        WorkProgress::Committing | WorkProgress::Committed
+    ) {
+        std::future::pending::<()>().await;
+    }
 }
 
 fn classify(group: &Group, cx: &CallContext, ended: Ended) -> CallEnd {

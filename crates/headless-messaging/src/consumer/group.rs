@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Inbox, Publisher,
     consumer::{
-        ConsumerSettings, ConsumerStats, PauseReason, Settings,
+        ConsumerSettings, ConsumerStats, MOST_CONCURRENCY, PauseReason, Settings,
         attempt::CallEnd,
         breaker::{Circuit, Pass},
         counters::Counters,
@@ -27,6 +27,11 @@ use crate::{
     messaging::effective_poll,
     plant::{Planted, planted},
 };
+
+/// The most topics of parked messages that a process remembers not to read.
+const MOST_STRANGERS: usize = 1_000;
+/// For how long nothing can be received before it shows: longer than the broker's restart of a connection.
+const BROKEN_AFTER: Duration = Duration::from_secs(5);
 
 /// A running consumer group: what its subscriptions and its retry pickup share.
 #[derive(Debug)]
@@ -58,6 +63,7 @@ pub(crate) struct Group {
     pub(crate) cancelled: CancellationToken,
     /// Everything that works on messages of the group.
     pub(crate) tasks: TaskTracker,
+    strangers: Mutex<BTreeSet<TopicName>>,
 }
 
 /// What a group is made from.
@@ -118,6 +124,7 @@ impl Group {
                     pauses,
                     problem: Mutex::default(),
                     defect: Mutex::default(),
+                    broken: Mutex::default(),
                     parked_here: Mutex::default(),
                 };
                 (topic_name, Arc::new(topic))
@@ -139,6 +146,7 @@ impl Group {
             stopping,
             cancelled: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            strangers: Mutex::default(),
             store,
             name,
             configured,
@@ -176,6 +184,22 @@ impl Group {
         topic.show_defect(Some(format!("a task of the consumer panicked: {panic}")));
     }
 
+    /// The topics of which this process has met parked messages, and reads none.
+    pub(crate) fn strangers(&self) -> BTreeSet<TopicName> {
+        self.strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Leaves the parked messages of a topic that this process does not read to those that do, from now on.
+    pub(crate) fn meet_stranger(&self, topic: &TopicName) {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        if strangers.len() < MOST_STRANGERS && strangers.insert(topic.clone()) {
+            tracing::warn!(group = %self.name, %topic, "messages of a topic that this process does not read are parked; they wait for a process that does");
+        }
+    }
+
     /// Counts and logs that a bound was hit.
     pub(crate) fn bound_hit(&self, bound: &'static str) {
         tracing::warn!(group = %self.name, bound, "a bound was hit");
@@ -195,6 +219,8 @@ pub(crate) struct Topic {
     problem: Mutex<Option<String>>,
     /// The panic of our own since which nothing has gone well.
     defect: Mutex<Option<String>>,
+    /// Since when nothing can be received, and why.
+    broken: Mutex<Option<(Duration, String)>>,
     /// Kept for the planted bug that takes it for the truth; the truth is in the store.
     parked_here: Mutex<BTreeSet<PartitionKey>>,
 }
@@ -213,7 +239,7 @@ impl Topic {
         }
     }
 
-    /// Waits for the circuit without holding a permit: whoever is the probe needs one.
+    /// Waits for the circuit, and for the end of a pause, without holding a permit: whoever is the probe needs one.
     /// `None` when the group stops, or `revoked` says that the message has gone to another member.
     pub(super) async fn pass_circuit(
         &self,
@@ -221,17 +247,30 @@ impl Topic {
         permit: &mut Option<Permit>,
         revoked: &CancellationToken,
     ) -> Option<Pass> {
-        if let Some(pass) = self.circuit.try_pass() {
-            return Some(pass);
+        loop {
+            if !self.pauses.stop_calls()
+                && let Some(pass) = self.circuit.try_pass()
+            {
+                return Some(pass);
+            }
+            *permit = None;
+            tokio::select! {
+                biased;
+                () = revoked.cancelled() => return None,
+                () = group.stopping.cancelled() => return None,
+                () = self.pauses.may_call() => {}
+            }
+            let pass = tokio::select! {
+                biased;
+                () = revoked.cancelled() => None,
+                pass = self.circuit.pass(&group.stopping) => pass,
+            }?;
+            *permit = group.permits.acquire().await;
+            // It may have been paused while this waited; another takes the place of its pass then.
+            if !self.pauses.stop_calls() {
+                return Some(pass);
+            }
         }
-        *permit = None;
-        let pass = tokio::select! {
-            biased;
-            () = revoked.cancelled() => None,
-            pass = self.circuit.pass(&group.stopping) => pass,
-        }?;
-        *permit = group.permits.acquire().await;
-        Some(pass)
     }
 
     /// Tells the circuit how a call ended.
@@ -271,6 +310,24 @@ impl Topic {
 
     pub(crate) fn defect(&self) -> Option<String> {
         self.defect.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows that nothing could be received at this moment, or with `None` that something could.
+    pub(crate) fn show_broken(&self, at: Duration, why: Option<String>) {
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        *broken = why.map(|why| {
+            let since = broken.as_ref().map_or(at, |(since, _)| *since);
+            (since, why)
+        });
+    }
+
+    /// Why nothing has been received for a while.
+    fn broken(&self, now: Duration) -> Option<String> {
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        let lasting = broken
+            .as_ref()
+            .filter(|(since, _)| now.saturating_sub(*since) >= BROKEN_AFTER);
+        lasting.map(|(_, why)| why.clone())
     }
 
     pub(crate) fn remember_parked(&self, arrival: &Arrival) {
@@ -339,6 +396,9 @@ pub struct SubscriptionStatus {
     /// The panic of a task of its own, by a defect of ours or of a driver, until something goes well again. Nothing is
     /// lost by it: the message comes again.
     pub defect: Option<String>,
+    /// Why nothing can be received, where nothing could for five seconds: the transport is away, or its group is gone. It is
+    /// tried again all the while.
+    pub broken: Option<String>,
 }
 
 impl ConsumerHandle {
@@ -369,12 +429,14 @@ impl ConsumerHandle {
     /// Its subscriptions, in the order of their topics.
     #[must_use]
     pub fn subscriptions(&self) -> Vec<SubscriptionStatus> {
+        let now = self.group.environment.clock.monotonic();
         let status = |topic: &Arc<Topic>| SubscriptionStatus {
             topic: topic.name.clone(),
             paused: topic.pauses.reasons(),
             circuit_open: !topic.circuit.is_closed(),
             problem: topic.problem(),
             defect: topic.defect(),
+            broken: topic.broken(now),
         };
         self.group.topics.values().map(status).collect()
     }
@@ -385,7 +447,8 @@ impl ConsumerHandle {
         self.group.permits.in_use()
     }
 
-    /// Starts no more handlers in this process until [`resume`](Self::resume). What runs is let finish.
+    /// Starts no more handlers in this process until [`resume`](Self::resume), also for what is received already or comes
+    /// from the park. What runs is let finish.
     pub fn pause(&self) {
         for topic in self.group.topics.values() {
             topic.pauses.insert(PauseReason::Operator);
@@ -400,10 +463,10 @@ impl ConsumerHandle {
         self.group.environment.wakeups.parked().wake();
     }
 
-    /// At most this many handler calls at once in this process; 0 counts as 1. What runs is let finish. As long as the
+    /// At most this many handler calls at once in this process; 0 counts as 1, and more than 100 000 as that. What runs is let finish. As long as the
     /// store wants another concurrency of the group, that counts, and this after it.
     pub fn set_concurrency(&self, most: usize) {
-        self.group.permits.set_limit(most.max(1));
+        self.group.permits.set_limit(most.clamp(1, MOST_CONCURRENCY));
     }
 
     /// How many handler calls may run at once.

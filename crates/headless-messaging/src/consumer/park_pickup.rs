@@ -25,12 +25,13 @@ pub(crate) async fn pick_up(group: Arc<Group>, store: InboxParts) -> Result<Next
         () = group.stopping.cancelled() => return Ok(Next::Wait),
         permit = group.permits.acquire() => permit,
     };
-    let except: Vec<TopicName> = group
+    let mut except: Vec<TopicName> = group
         .topics
         .values()
         .filter(|topic| !takes_parked(topic))
         .map(|topic| topic.name.clone())
         .collect();
+    except.extend(group.strangers());
     // A circuit that waits for its probe needs one message, not as many as may run.
     let probes = group.topics.values().any(|topic| topic.circuit.wants_probe());
     let limit = if probes { 1 } else { group.permits.limit() };
@@ -123,8 +124,8 @@ impl Run {
             let claim = row.claim;
             let is_awaited_elsewhere = row.arrival.idempotency_key.is_some();
             let Some(topic) = self.group.topics.get(&row.arrival.topic).cloned() else {
-                // Parked by a member that reads this topic; this one does not know it, and leaves it to that one for a
-                // while.
+                // Parked by a member that reads this topic; this one does not know it, and leaves it to that one.
+                self.group.meet_stranger(&row.arrival.topic);
                 drop(guard);
                 let after = self.group.settings.park_poll;
                 self.give_back(vec![claim], Abandon::unused().with_after(after))
@@ -140,7 +141,8 @@ impl Run {
                     permit = self.group.permits.acquire() => permit,
                 },
             };
-            if permit.is_none() {
+            // It may have been paused since this was claimed.
+            if permit.is_none() || topic.pauses.stop_pickup() {
                 drop(guard);
                 self.give_back(vec![claim], Abandon::unused()).await;
                 self.abandon_rest().await;

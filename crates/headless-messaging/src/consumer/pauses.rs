@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
+    pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -45,6 +46,8 @@ impl fmt::Display for PauseReason {
 pub(crate) struct Pauses {
     state: Mutex<State>,
     changed: Notify,
+    /// As `changed`, for all who wait to make a call.
+    opened: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -101,11 +104,34 @@ impl Pauses {
             .any(|reason| *reason != PauseReason::Circuit)
     }
 
-    /// Whether parked messages are left alone. A full park is not: to work on it is what makes room.
+    /// Whether parked messages are left alone. An open circuit admits its probe by itself, and of a full park, to work on it is
+    /// what makes room.
     pub(crate) fn stop_pickup(&self) -> bool {
         self.reasons()
             .iter()
-            .any(|reason| *reason != PauseReason::Backlog)
+            .any(|reason| !matches!(reason, PauseReason::Circuit | PauseReason::Backlog))
+    }
+
+    /// Whether no handler is called with what is in hand already. Whether this node may still act on that, its life says.
+    pub(crate) fn stop_calls(&self) -> bool {
+        self.reasons().iter().any(|reason| {
+            matches!(
+                reason,
+                PauseReason::Operator | PauseReason::Control | PauseReason::Configuration
+            )
+        })
+    }
+
+    /// Returns once handlers may be called.
+    pub(crate) async fn may_call(&self) {
+        loop {
+            let mut opened = pin!(self.opened.notified());
+            opened.as_mut().enable();
+            if !self.stop_calls() {
+                return;
+            }
+            opened.await;
+        }
     }
 
     /// Returns after the next change, or at once after one that nobody waited for.
@@ -116,6 +142,7 @@ impl Pauses {
     fn change(&self, f: impl FnOnce(&mut State) -> bool) {
         if f(&mut self.lock()) {
             self.changed.notify_one();
+            self.opened.notify_waiters();
         }
     }
 

@@ -621,6 +621,9 @@ impl<'a> Process<'a> {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     tracing::warn!(group = %self.group.name, id = %self.item.message.id, operation, %error, "a call failed; trying again");
+                    if !error.is_retryable() {
+                        self.topic.show_defect(Some(format!("{operation}: {error}")));
+                    }
                     let delay = INSIST.steady_delay(tries, &*self.group.environment.random);
                     tokio::select! {
                         biased;

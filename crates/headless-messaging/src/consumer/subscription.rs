@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Durat
 
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use headless_abstractions::{
-    Delivery, Error, ErrorKind, Partition, Received, Redelivery, Result, Revoked, Settlement, Subscription,
+    Delivery, Error, ErrorKind, GroupSpec, Partition, Received, Redelivery, Result, Revoked, Settlement,
+    Subscription, Topology,
 };
 use headless_core::{Backoff, CrashPoint, panic_message};
 use tokio::task::JoinSet;
@@ -83,6 +84,10 @@ impl SubscriptionTask {
             };
             if let Err(error) = outcome {
                 tracing::warn!(group = %self.group.name, topic = %self.topic.name, %error, "the subscription broke; subscribing again");
+                self.show_broken(Some(&error));
+                if error.kind() == ErrorKind::NotFound && self.group.settings.per_instance {
+                    self.declare_again().await;
+                }
                 let delay = RECONNECT.steady_delay(failures, &*self.group.environment.random);
                 failures += 1;
                 tokio::select! {
@@ -96,6 +101,32 @@ impl SubscriptionTask {
         while let Some(ran) = self.running.join_next().await {
             self.ended(ran);
         }
+    }
+
+    /// A group of this process alone ends when the process was not heard of for too long: it lives, so it begins anew.
+    async fn declare_again(&self) {
+        let (group, topic) = (&self.group.name, &self.topic.name);
+        let spec = GroupSpec::new(group.clone(), topic.clone())
+            .with_start(self.group.settings.start)
+            .with_per_instance();
+        match self
+            .group
+            .transport
+            .declare(&Topology::new().with_group(spec))
+            .await
+        {
+            Ok(()) => {
+                tracing::warn!(%group, %topic, "the group of this process had ended and begins anew; what was sent since may be missed");
+            }
+            Err(error) => {
+                tracing::warn!(%group, %topic, %error, "declaring the group of this process again failed");
+            }
+        }
+    }
+
+    fn show_broken(&self, error: Option<&Error>) {
+        let now = self.group.environment.clock.monotonic();
+        self.topic.show_broken(now, error.map(ToString::to_string));
     }
 
     async fn subscribe(&self) -> Result<Arc<Session>> {
@@ -261,10 +292,12 @@ impl SubscriptionTask {
                                 CrashPoint::ConsumerReceived.reach()?;
                             }
                             receive_failures = 0;
+                            self.show_broken(None);
                             self.received(session, received);
                         }
                         Err(error) if error.is_retryable() => {
                             tracing::warn!(group = %group.name, topic = %topic.name, %error, "receiving failed; trying again");
+                            self.show_broken(Some(&error));
                             let delay = RECONNECT.steady_delay(receive_failures, &*group.environment.random);
                             receive_failures += 1;
                             receive_after = Some(group.environment.clock.monotonic() + delay);

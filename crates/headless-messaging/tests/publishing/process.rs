@@ -113,6 +113,12 @@ impl Process {
         UnitOfWork::begun(self.memory.begin().await.unwrap(), state, &self.environment)
     }
 
+    /// In a transaction that the test has begun, and would end.
+    pub(crate) async fn enlist(&self) -> UnitOfWork<MemoryTx> {
+        let state = State::new().with(self.outgoing.clone());
+        UnitOfWork::enlisted(self.memory.begin().await.unwrap(), state, &self.environment)
+    }
+
     /// Whether the relay of this process has been woken by now.
     pub(crate) async fn relay_was_woken(&self) -> bool {
         let mut relay = self.relay.clone();

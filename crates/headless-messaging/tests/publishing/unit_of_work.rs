@@ -106,7 +106,7 @@ async fn should_count_its_messages_when_a_unit_of_work_has_committed_and_not_bef
     doomed.commit().await.unwrap_err();
     assert_eq!(published("orders.placed"), 2, "rolled back");
 
-    let mut lent = process.begin().await;
+    let mut lent = process.enlist().await;
     lent.publish(&order("o-6")).await.unwrap();
     let wake = lent.detach().unwrap();
     assert_eq!(published("orders.placed"), 2, "its owner has yet to commit");
@@ -116,4 +116,19 @@ async fn should_count_its_messages_when_a_unit_of_work_has_committed_and_not_bef
         3,
         "its owner says that it has committed"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_refuse_to_detach_a_unit_of_work_that_has_a_transaction_of_its_own() {
+    let process = Process::start().await;
+    let mut work = process.begin().await;
+    work.publish(&order("o")).await.unwrap();
+    let error = work.detach().unwrap_err();
+    assert_error(
+        &error,
+        ErrorKind::Invalid,
+        &["commit it"],
+        "a transaction of its own",
+    );
+    assert!(process.stored().await.is_empty(), "it was rolled back");
 }

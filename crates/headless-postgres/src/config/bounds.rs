@@ -8,7 +8,9 @@ use super::{Pooler, PostgresConfig, Wake};
 
 /// The server counts milliseconds in 32 bits.
 const LONGEST: Duration = Duration::from_secs(24 * 24 * 3600);
-const LARGEST_PAYLOAD: usize = 256 * 1024 * 1024;
+/// The largest payload that a row may have. What is delivered is parked and buried up to this, whatever was to be the most of
+/// what is published.
+pub(crate) const LARGEST_PAYLOAD: usize = 256 * 1024 * 1024;
 /// Not shorter than the time between two looks after the log.
 const SEGMENT_AGE: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_hours(366 * 24);
 /// A segment of fewer messages costs more than it holds.

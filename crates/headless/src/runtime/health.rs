@@ -92,6 +92,9 @@ fn problem_of(group: &str, subscription: &SubscriptionStatus) -> Option<String> 
     if let Some(defect) = &subscription.defect {
         return Some(format!("group {group:?} on {topic}: {defect}"));
     }
+    if let Some(broken) = &subscription.broken {
+        return Some(format!("group {group:?} receives nothing on {topic}: {broken}"));
+    }
     let paused: Vec<_> = subscription
         .paused
         .iter()
