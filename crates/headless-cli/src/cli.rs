@@ -193,10 +193,11 @@ pub(crate) struct PublishArgs {
     /// Send DATA as the bytes that it is, instead of as JSON
     #[arg(long, conflicts_with = "lines")]
     pub(crate) raw: bool,
-    /// Publish through the outbox of this store
+    /// Publish through the outbox of this store; a service that relays it sends the message
     #[arg(long, value_name = "URL")]
     pub(crate) store: Option<String>,
-    /// The transport: messages are sent to it directly, or from the outbox where there is a store
+    /// The transport: messages are sent to it directly. With --store as well, this process relays what waits in that outbox,
+    /// whoever stored it, until it ends
     #[arg(long, value_name = "URL")]
     pub(crate) transport: Option<String>,
     /// Print a JSON object for each message, instead of its id

@@ -9,10 +9,21 @@ use std::{
 
 use anyhow::Context as _;
 use headless::MessageBuilder;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use crate::bad_input::BadInput;
+
+/// What becomes of fields that are none of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fields {
+    /// They are mistakes: an id or a key under another name would be lost.
+    Known,
+    /// They are passed over.
+    Any,
+}
+
+const FIELDS: [&str; 5] = ["id", "key", "event", "headers", "payload"];
 
 /// A message as a line of JSON.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -35,11 +46,17 @@ pub(crate) struct Line {
 
 impl Line {
     /// Reads a line; the error says which, and what of it is wrong.
-    fn parse(number: u64, text: &[u8]) -> Result<Self, String> {
+    fn parse(number: u64, text: &[u8], fields: Fields) -> Result<Self, String> {
         let object = text.trim_ascii_start().starts_with(b"{");
         match serde_json::from_slice(text) {
             // An array would be read as the fields in their order.
-            Ok(line) if object => Ok(Self { number, ..line }),
+            Ok(line) if object => match unknown(text).filter(|_| fields == Fields::Known) {
+                None => Ok(Self { number, ..line }),
+                Some(field) => {
+                    let known = FIELDS.join("`, `");
+                    Err(format!("line {number}: the field `{field}` is none of `{known}`"))
+                }
+            },
             Ok(_) => Err(mistake(number, text, "")),
             Err(error) => Err(mistake(number, text, &without_place(&error))),
         }
@@ -59,6 +76,12 @@ impl Line {
             .chain(headers)
             .fold(message, |message, (name, value)| message.header(name, value))
     }
+}
+
+/// A field of an object that is none of a message.
+fn unknown(text: &[u8]) -> Option<String> {
+    let fields: BTreeMap<String, IgnoredAny> = serde_json::from_slice(text).ok()?;
+    fields.into_keys().find(|name| !FIELDS.contains(&&**name))
 }
 
 /// What is wrong with a line that is no message; `otherwise` is said where nothing better is known.
@@ -130,18 +153,21 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead>, BadInput> {
 }
 
 /// Each line that is not blank, or what is wrong with it.
-pub(crate) fn lines(reader: impl BufRead) -> impl Iterator<Item = io::Result<Result<Line, String>>> {
+pub(crate) fn lines(
+    reader: impl BufRead,
+    fields: Fields,
+) -> impl Iterator<Item = io::Result<Result<Line, String>>> {
     reader
         .split(b'\n')
         .zip(1..)
         .filter(|(text, _)| !text.as_ref().is_ok_and(|text| text.trim_ascii().is_empty()))
-        .map(|(text, number)| text.map(|text| Line::parse(number, &text)))
+        .map(move |(text, number)| text.map(|text| Line::parse(number, &text, fields)))
 }
 
 /// All lines of a file that must have an id and a key; every mistake in any of them is reported.
 pub(crate) fn read_keyed(path: &Path) -> anyhow::Result<Vec<Line>> {
     let (mut keyed, mut mistakes) = (Vec::new(), Vec::new());
-    for line in lines(open(path)?) {
+    for line in lines(open(path)?, Fields::Any) {
         match line.with_context(|| path.display().to_string())? {
             Ok(line) if line.id.is_none() => mistakes.push(lacking(line.number, "id")),
             Ok(line) if line.key.is_none() => mistakes.push(lacking(line.number, "key")),

@@ -77,7 +77,7 @@ fn run(command: Command) -> Result<ExitCode> {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::from(PENDING),
             }),
-            Command::Publish(args) => publish::run(&args).await.map(|()| ExitCode::SUCCESS),
+            Command::Publish(args) => publish::run(&args).await.map(code_of),
             Command::Tail(args) => tail::run(&args).await.map(|()| ExitCode::SUCCESS),
             Command::Status(args) => status::run(&args).await.map(code_of),
         }

@@ -1,6 +1,9 @@
 //! What every command of an operator takes and answers.
 
-use std::env;
+use std::{
+    env,
+    io::{self, Write},
+};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -38,20 +41,9 @@ pub(crate) enum Answer {
 
 /// The store of a command that runs nothing itself.
 pub(crate) async fn store(place: &PlaceArgs) -> Result<AnyStore> {
-    let url = unmigrated(&place.store);
+    let url = urls::unmigrated(&place.store);
     let (store, _) = urls::connect(&Providers::builtin(), Some(&url), None).await?;
     store.context("--store names one")
-}
-
-/// The URL, so that connecting changes no schema unless it says so itself: who looks at a store does not update the
-/// services that use it.
-fn unmigrated(url: &str) -> String {
-    let scheme = url.split(':').next().unwrap_or_default().to_ascii_lowercase();
-    if !["postgres", "postgresql"].contains(&&*scheme) || url.contains("migrate=") {
-        return url.to_owned();
-    }
-    let sign = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{sign}migrate=check")
 }
 
 /// Who asks.
@@ -72,22 +64,7 @@ pub(crate) fn failed(error: headless::Error) -> anyhow::Error {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn should_migrate_nothing_when_the_url_does_not_ask_for_it() {
-        for (url, connected) in [
-            ("postgres://h/db", "postgres://h/db?migrate=check"),
-            (
-                "PostgreSQL://h/db?schema=a",
-                "PostgreSQL://h/db?schema=a&migrate=check",
-            ),
-            ("postgres://h/db?migrate=auto", "postgres://h/db?migrate=auto"),
-            ("memory:", "memory:"),
-        ] {
-            assert_eq!(unmigrated(url), connected);
-        }
-    }
+/// Tells people on standard error what the answer itself does not say.
+pub(crate) fn complain(what: &str) {
+    let _gone = writeln!(io::stderr().lock(), "{what}");
 }

@@ -16,31 +16,35 @@ use serde_json::{Value, json};
 use crate::{
     bad_input::BadInput,
     cli::PublishArgs,
-    input::{self, Line},
+    input::{self, Fields, Line},
+    operator::{Answer, complain},
     progress,
     urls::{self, is_bad_input},
 };
 
 /// Publishes, and prints what became of each message.
-pub(crate) async fn run(args: &PublishArgs) -> Result<()> {
+pub(crate) async fn run(args: &PublishArgs) -> Result<Answer> {
     let runtime = builder(args).await?.start().await.map_err(bad_input)?;
     let outcome = match &args.lines {
         Some(path) => publish_lines(args, path, runtime.publisher()).await,
         None => publish_one(args, runtime.publisher()).await,
     };
     let ended = runtime.shutdown(Duration::from_secs(30)).await;
-    outcome.and(ended.map_err(Into::into))
+    ended?;
+    outcome
 }
 
 async fn builder(args: &PublishArgs) -> Result<Builder> {
     let (store, transport) = urls::connect(
         &Providers::builtin(),
-        args.store.as_deref(),
-        args.transport.as_deref(),
+        args.store.as_deref().map(urls::unmigrated).as_deref(),
+        args.transport.as_deref().map(urls::unmigrated).as_deref(),
     )
     .await?;
-    // It is over before anybody could look at it as a node.
-    let mut builder = Headless::builder("headless-publish").registers(false);
+    // It is over before anybody could look at it as a node, and what the store's services keep is theirs to say.
+    let mut builder = Headless::builder("headless-publish")
+        .registers(false)
+        .purges(false);
     if args.raw {
         builder = builder.codec(Raw);
     }
@@ -54,7 +58,7 @@ async fn builder(args: &PublishArgs) -> Result<Builder> {
     Ok(builder.topic_named(&args.topic, order))
 }
 
-async fn publish_one(args: &PublishArgs, publisher: &Publisher) -> Result<()> {
+async fn publish_one(args: &PublishArgs, publisher: &Publisher) -> Result<Answer> {
     let data = match args.data.as_deref() {
         Some("-") | None => {
             let mut data = Vec::new();
@@ -76,14 +80,15 @@ async fn publish_one(args: &PublishArgs, publisher: &Publisher) -> Result<()> {
         publisher.message(&args.topic, &payload)
     };
     let published = described(args, &line, message).send().await.map_err(bad_input)?;
-    print(args, None, published)
+    print(args, None, &published)?;
+    Ok(answer(u64::from(is_unrouted(&published)), args))
 }
 
 /// Publishes each line; one that is wrong does not keep the others back.
-async fn publish_lines(args: &PublishArgs, path: &Path, publisher: &Publisher) -> Result<()> {
+async fn publish_lines(args: &PublishArgs, path: &Path, publisher: &Publisher) -> Result<Answer> {
     let (reader, bar) = (input::open(path)?, progress::line(None, "published"));
-    let mut mistakes = Vec::new();
-    for line in input::lines(reader) {
+    let (mut mistakes, mut unrouted) = (Vec::new(), 0);
+    for line in input::lines(reader, Fields::Known) {
         let line = match line.with_context(|| path.display().to_string())? {
             Ok(line) => line,
             Err(mistake) => {
@@ -97,7 +102,8 @@ async fn publish_lines(args: &PublishArgs, path: &Path, publisher: &Publisher) -
         {
             Ok(published) => {
                 bar.inc(1);
-                bar.suspend(|| print(args, Some(line.number), published))?;
+                unrouted += u64::from(is_unrouted(&published));
+                bar.suspend(|| print(args, Some(line.number), &published))?;
             }
             Err(error) if is_bad_input(&error) => mistakes.push(format!("line {}: {error}", line.number)),
             Err(error) => {
@@ -110,7 +116,24 @@ async fn publish_lines(args: &PublishArgs, path: &Path, publisher: &Publisher) -
         }
     }
     bar.finish_and_clear();
-    Ok(BadInput::unless_empty(mistakes)?)
+    BadInput::unless_empty(mistakes)?;
+    Ok(answer(unrouted, args))
+}
+
+fn is_unrouted(published: &Published) -> bool {
+    published.outcome == PublishOutcome::Unrouted
+}
+
+/// Says so where nobody takes what was published: it is gone.
+fn answer(unrouted: u64, args: &PublishArgs) -> Answer {
+    if unrouted == 0 {
+        return Answer::Whole;
+    }
+    let topic = &args.topic;
+    complain(&format!(
+        "{unrouted} published, and no group takes {topic}: nobody will see it"
+    ));
+    Answer::InPart
 }
 
 fn described<To>(args: &PublishArgs, line: &Line, message: MessageBuilder<To>) -> MessageBuilder<To> {
@@ -118,7 +141,7 @@ fn described<To>(args: &PublishArgs, line: &Line, message: MessageBuilder<To>) -
     line.describe(headers.fold(message, |message, (name, value)| message.header(name, value)))
 }
 
-fn print(args: &PublishArgs, line: Option<u64>, published: Published) -> Result<()> {
+fn print(args: &PublishArgs, line: Option<u64>, published: &Published) -> Result<()> {
     let mut out = io::stdout().lock();
     if !args.json {
         return Ok(writeln!(out, "{}", published.id)?);

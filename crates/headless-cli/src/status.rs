@@ -45,11 +45,7 @@ pub(crate) async fn run(args: &StatusArgs) -> Result<Answer> {
     };
     let mut services = Vec::new();
     for name in names {
-        let mut service = Service::read(&store, &name, &nodes).await?;
-        if !args.ended {
-            service.nodes.retain(Node::is_live);
-        }
-        services.push(service);
+        services.push(Service::read(&store, &name, &nodes).await?);
     }
     let groups: BTreeSet<GroupName> = services
         .iter()

@@ -38,6 +38,11 @@ impl Node {
             .is_some_and(|report| report.has_applied(version))
     }
 
+    /// Whether it has a group of this name.
+    pub(crate) fn has_group(&self, name: &str) -> bool {
+        self.groups().iter().any(|group| group.group == name)
+    }
+
     fn groups(&self) -> &[GroupReport] {
         self.report.as_ref().map_or(&[], |report| &report.groups)
     }
@@ -120,18 +125,11 @@ impl Service {
         self.nodes.iter().filter(|node| node.is_live())
     }
 
-    /// The nodes that say which groups there are: the live ones, or where there are none, those that have ended.
-    fn speakers(&self) -> impl Iterator<Item = &Node> {
-        let is_any_live = self.live().next().is_some();
-        self.nodes
-            .iter()
-            .filter(move |node| node.is_live() || !is_any_live)
-    }
-
-    /// What people call each group, with its topics, and what is wanted of others.
+    /// What people call each group, with its topics, and what is wanted of others. Those of nodes that have ended are among them,
+    /// as long as the store remembers these: a group whose workers are all gone is what one looks for.
     pub(crate) fn known(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut known: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for group in self.speakers().flat_map(Node::groups) {
+        for group in self.nodes.iter().flat_map(Node::groups) {
             let topics = group
                 .subscriptions
                 .iter()

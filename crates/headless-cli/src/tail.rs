@@ -1,14 +1,17 @@
 //! `headless tail`: what goes over a topic, as it goes by.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    pin::pin,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, value_parser};
 use headless::{Providers, Seen, StartFrom, TopicName};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{message, text, urls};
+use crate::{message, operator::complain, text, urls};
 
 /// How much of a payload is shown on a line, in characters.
 const SHOWN: usize = 200;
@@ -25,7 +28,7 @@ pub(crate) struct TailArgs {
     /// Begin with the oldest message that the transport still has, where it can
     #[arg(long)]
     pub(crate) from_oldest: bool,
-    /// End after N messages; without it, with SIGINT or SIGTERM
+    /// End after N messages; without it, with SIGINT, SIGTERM or SIGHUP
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     pub(crate) most: Option<u64>,
     /// Print a JSON object for each message
@@ -35,45 +38,71 @@ pub(crate) struct TailArgs {
 
 /// Shows messages until it is told to end. It takes none from any group.
 pub(crate) async fn run(args: &TailArgs) -> Result<()> {
-    let (_, transport) = urls::connect(&Providers::builtin(), None, Some(&args.transport)).await?;
+    let mut ends = Ends::new()?;
+    let url = urls::unmigrated(&args.transport);
+    let (_, transport) = urls::connect(&Providers::builtin(), None, Some(&url)).await?;
     let transport = transport.context("--transport names one")?;
     let start = if args.from_oldest {
         StartFrom::Oldest
     } else {
         StartFrom::Now
     };
-    let mut tail = transport
-        .tail(args.topic.clone(), start)
-        .await
-        .map_err(urls::wrong("--topic"))?;
-    let told = {
-        let (mut interrupted, mut terminated) =
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        writeln!(
-            io::stderr().lock(),
-            "watching {} with the group {}",
-            args.topic,
-            tail.group()
-        )?;
-        let show = async {
-            let mut left = args.most;
-            while left != Some(0) {
-                let seen = tail.next().await?;
-                print(args, &seen)?;
-                left = left.map(|left| left - 1);
-            }
-            anyhow::Ok(())
-        };
-        tokio::select! {
-            biased;
-            _ = interrupted.recv() => Ok(()),
-            _ = terminated.recv() => Ok(()),
-            shown = show => shown,
+    let mut opening = pin!(transport.tail(args.topic.clone(), start));
+    // What was begun is brought to its end, so that no group is left behind.
+    let (opened, is_over) = tokio::select! {
+        biased;
+        opened = &mut opening => (opened, false),
+        () = ends.asked() => (opening.await, true),
+    };
+    let mut tail = opened.map_err(urls::wrong("--topic"))?;
+    let group = tail.group().clone();
+    let show = async {
+        if is_over {
+            return Ok(());
         }
+        complain(&format!("watching {} with the group {group}", args.topic));
+        let mut left = args.most;
+        while left != Some(0) {
+            let seen = tail.next().await?;
+            print(args, &seen)?;
+            left = left.map(|left| left - 1);
+        }
+        anyhow::Ok(())
+    };
+    let told = tokio::select! {
+        biased;
+        () = ends.asked() => Ok(()),
+        shown = show => shown,
     };
     // Also where showing has failed, as into a pipe that nobody reads any more.
-    let closed = tail.close().await.map_err(urls::wrong("--transport"));
+    let closed = tokio::select! {
+        biased;
+        closed = tail.close() => closed.map_err(urls::wrong("--transport")),
+        () = ends.asked() => Err(anyhow::anyhow!("ended at once: the group {group} may be left behind")),
+    };
     told.and(closed)
+}
+
+/// The signals that end it; the last is that of a terminal that is closed.
+struct Ends([Signal; 3]);
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn asked(&mut self) {
+        let [interrupted, terminated, hung_up] = &mut self.0;
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+            _ = hung_up.recv() => {}
+        }
+    }
 }
 
 fn print(args: &TailArgs, seen: &Seen) -> Result<()> {

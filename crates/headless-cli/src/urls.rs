@@ -72,3 +72,44 @@ pub(crate) fn wrong(flag: &'static str) -> impl Fn(headless::Error) -> anyhow::E
         }
     }
 }
+
+/// The URL, so that connecting changes no schema unless it says so itself: who looks at a store does not update the
+/// services that use it.
+pub(crate) fn unmigrated(url: &str) -> String {
+    let scheme = url.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    if !["postgres", "postgresql"].contains(&&*scheme) || says_migrate(url) {
+        return url.to_owned();
+    }
+    let sign = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{sign}migrate=check")
+}
+
+/// Whether its query has the key `migrate`, and not a password with such a word in it.
+fn says_migrate(url: &str) -> bool {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|pair| pair.starts_with("migrate="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn should_migrate_nothing_when_the_url_does_not_ask_for_it() {
+        for (url, connected) in [
+            ("postgres://h/db", "postgres://h/db?migrate=check"),
+            (
+                "PostgreSQL://h/db?schema=a",
+                "PostgreSQL://h/db?schema=a&migrate=check",
+            ),
+            ("postgres://h/db?migrate=auto", "postgres://h/db?migrate=auto"),
+            (
+                "postgres://u:migrate=1@h/db",
+                "postgres://u:migrate=1@h/db?migrate=check",
+            ),
+            ("memory:", "memory:"),
+        ] {
+            assert_eq!(unmigrated(url), connected);
+        }
+    }
+}

@@ -284,7 +284,8 @@ fn should_print_what_became_of_the_message_when_one_is_published() {
         ],
         "",
     );
-    assert_eq!((direct.code, &*direct.stderr), (0, ""));
+    assert_eq!(direct.code, 3, "{}", direct.stderr);
+    assert!(direct.stderr.contains("no group takes t"), "{}", direct.stderr);
     assert_eq!(objects(&direct.stdout)[0]["outcome"], "unrouted");
     let stored = headless(
         &[
@@ -315,6 +316,19 @@ fn should_print_what_became_of_the_message_when_one_is_published() {
         "",
     );
     assert_eq!((raw.code, raw.stdout.trim().len()), (0, 36), "{}", raw.stderr);
+}
+
+#[test]
+fn should_refuse_a_field_that_it_would_lose_when_lines_are_published() {
+    let publish = ["publish", "--topic", "t", "--store", "memory:", "--lines", "-"];
+    let ended = headless(
+        &publish,
+        "{\"idempotency_key\":\"x\",\"payload\":1}\n{\"payload\":2}\n",
+    );
+    assert_eq!(ended.code, 2);
+    let wanted = "line 1: the field `idempotency_key` is none of `id`, `key`, `event`, `headers`, `payload`";
+    assert!(ended.stderr.contains(wanted), "{}", ended.stderr);
+    assert_eq!(ended.stdout.lines().count(), 1, "the other is published");
 }
 
 #[test]

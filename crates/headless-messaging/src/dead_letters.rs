@@ -8,7 +8,7 @@ use headless_core::Wakeups;
 
 mod matching;
 
-pub use matching::{DiscardMatching, RedriveMatching};
+pub use matching::{DiscardMatching, Matched, RedriveMatching};
 
 /// How many dead letters are changed with one request.
 const PAGE: usize = 100;

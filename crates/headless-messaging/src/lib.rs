@@ -27,7 +27,7 @@ pub use consumer::{
 };
 pub use context::{Attempt, BatchContext, Context};
 pub use control::{ControlConfig, ControlHandle, ControlStatus};
-pub use dead_letters::{DeadLetters, DiscardMatching, RedriveMatching};
+pub use dead_letters::{DeadLetters, DiscardMatching, Matched, RedriveMatching};
 pub use maintenance::{GaugesConfig, PulseConfig, PurgeConfig, spawn_gauges, spawn_pulse, spawn_purge};
 pub use messaging::Messaging;
 pub use outgoing::{Outgoing, OutgoingLimits};

@@ -164,6 +164,9 @@ impl Messaging {
             );
             self.relaying.push(AbortOnDropHandle::new(task));
         }
+        if !plan.purges {
+            return;
+        }
         let purge = spawn_purge(
             &self.environment,
             store.outbox.clone(),

@@ -44,6 +44,8 @@ pub struct Plan {
     pub relay: RelayConfig,
     /// The idle question.
     pub pulse: PulseConfig,
+    /// Whether this process removes what is over. Default true.
+    pub purges: bool,
     /// The removal of old marks and dead letters.
     pub purge: PurgeConfig,
     /// The gauges of what waits, where this process relays; `None` shows none.
@@ -82,6 +84,7 @@ impl Plan {
             relays: true,
             relay: RelayConfig::default(),
             pulse: PulseConfig::default(),
+            purges: true,
             purge: PurgeConfig::default(),
             gauges: None,
             service: None,

@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use headless_abstractions::{
-    Delivery, Error, GroupName, GroupSpec, Message, Owner, Partition, Random, Redelivery, Result, Settlement,
-    StartFrom, Subscriber, Subscription, TopicName, Topology, Transport,
+    Delivery, Error, ErrorKind, GroupName, GroupSpec, Message, Owner, Partition, Random, Redelivery, Result,
+    Settlement, StartFrom, Subscriber, Subscription, TopicName, Topology, Transport,
 };
 use headless_core::Backoff;
 use tokio::runtime::Handle;
@@ -44,6 +44,18 @@ impl Own {
         self.transport.remove_group(&self.name).await?;
         self.is_removed = true;
         Ok(())
+    }
+
+    /// After an opening that failed half-way: the group may be there or not.
+    async fn remove_what_there_is(self) {
+        let name = self.name.clone();
+        match self.remove().await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(group = %name, %error, "the group of a tail could not be removed, and may keep messages");
+            }
+        }
     }
 }
 
@@ -107,16 +119,25 @@ impl Tail {
             name: group.clone(),
             is_removed: false,
         };
-        transport.declare(&Topology::new().with_group(spec)).await?;
         let subscription = Subscription::new(group, topic, member)
             .with_prefetch(AT_ONCE)
             .with_visibility(VISIBILITY);
-        Ok(Self {
-            subscriber: transport.subscribe(&subscription).await?,
-            own,
-            random,
-            ready: VecDeque::new(),
-        })
+        let subscribed = async {
+            transport.declare(&Topology::new().with_group(spec)).await?;
+            transport.subscribe(&subscription).await
+        };
+        match subscribed.await {
+            Ok(subscriber) => Ok(Self {
+                subscriber,
+                own,
+                random,
+                ready: VecDeque::new(),
+            }),
+            Err(error) => {
+                own.remove_what_there_is().await;
+                Err(error)
+            }
+        }
     }
 
     /// The group that it watches with.

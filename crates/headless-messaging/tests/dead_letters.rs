@@ -92,7 +92,8 @@ async fn should_be_handled_when_redriven_by_filter_at_a_limited_rate() {
         clock.monotonic() >= Duration::from_secs(3),
         "twenty at five a second"
     );
-    assert_eq!(answers.into_iter().collect::<Vec<_>>(), [("redriven", 20)]);
+    assert!(answers.more, "five are left");
+    assert_eq!(Vec::from_iter(answers.answers), [("redriven", 20)]);
     eventually("twenty are handled", || {
         messaging.consumers()[0].stats().handled == 20
     })
@@ -137,13 +138,36 @@ async fn should_redrive_each_once_when_it_dies_again_meanwhile() {
         .redrive_matching_with(&request, |so_far| pages.push(so_far["redriven"]))
         .await
         .unwrap();
-    assert_eq!(answers.into_iter().collect::<Vec<_>>(), [("redriven", 6)]);
+    assert!(!answers.more, "what died again is none that is left");
+    assert_eq!(Vec::from_iter(answers.answers), [("redriven", 6)]);
     assert_eq!(pages, [2, 4, 6]);
     eventually("all are dead again", || {
         messaging.consumers()[0].stats().dead == 12
     })
     .await;
     assert_eq!(dead.stats().await.unwrap()[0].count, 6);
+    messaging.shutdown(Duration::from_secs(1)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_reach_what_may_be_redriven_when_what_is_refused_stands_before_it() {
+    let (messaging, mended) = with_dead(10).await;
+    let dead = messaging.dead_letters().unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    for number in 10..30 {
+        messaging.publisher().publish(&Order { number }).await.unwrap();
+    }
+    eventually("the others are dead", || {
+        messaging.consumers()[0].stats().dead == 30
+    })
+    .await;
+    mended.store(true, Ordering::SeqCst);
+    let some = RedriveMatching::new(DeadLetterFilter::open(), "ann")
+        .with_most(5)
+        .with_max_age(Some(Duration::from_secs(30)));
+    let done = dead.redrive_matching(&some).await.unwrap();
+    assert!(done.more, "fifteen are left");
+    assert_eq!(Vec::from_iter(done.answers), [("redriven", 5), ("too_old", 10)]);
     messaging.shutdown(Duration::from_secs(1)).await.unwrap();
 }
 
@@ -180,9 +204,11 @@ async fn should_count_look_edit_and_discard_when_many_died_of_the_same() {
 
     // The others are not worth it, some of them first.
     let some = DiscardMatching::new(DeadLetterFilter::like(&last), "ann").with_most(120);
-    assert_eq!(dead.discard_matching(&some).await.unwrap(), 120);
+    let discarded = dead.discard_matching(&some).await.unwrap();
+    assert_eq!((discarded.answers["discarded"], discarded.more), (120, true));
     let all = DiscardMatching::new(DeadLetterFilter::open(), "ann");
-    assert_eq!(dead.discard_matching(&all).await.unwrap(), 129);
+    let discarded = dead.discard_matching(&all.with_most(129)).await.unwrap();
+    assert_eq!((discarded.answers["discarded"], discarded.more), (129, false));
     assert!(
         dead.tally(&DeadLetterFilter::open(), 10)
             .await
@@ -252,7 +278,7 @@ async fn should_go_on_with_the_others_when_one_was_edited_and_waits_in_the_outbo
     let all = RedriveMatching::new(DeadLetterFilter::open().with_origin(Origin::Relay), "ann");
     let answers = dead.redrive_matching(&all).await.unwrap();
     assert_eq!(
-        answers.into_iter().collect::<Vec<_>>(),
+        Vec::from_iter(answers.answers),
         [("conflict", 1), ("redriven", 2)]
     );
 }

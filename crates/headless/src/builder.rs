@@ -388,6 +388,7 @@ fn configure(plan: &mut Plan, settings: &Settings) {
     plan.membership = settings.membership();
     plan.pulse = PulseConfig::default().with_interval(settings.pulse_interval());
     plan.gauges = Some(GaugesConfig::default().with_interval(settings.metrics_interval()));
+    plan.purges = settings.purges();
     plan.purge = PurgeConfig::default()
         .with_interval(settings.purge_interval())
         .with_batch(settings.purge_batch())

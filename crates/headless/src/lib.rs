@@ -60,8 +60,8 @@ pub use headless_core::{
 pub use headless_memory::{Memory, MemoryConfig, MemoryTx};
 pub use headless_messaging::{
     Attempt, BatchContext, CircuitBreaker, Consumer, ConsumerHandle, ConsumerSettings, ConsumerStats,
-    Context, ControlStatus, DeadLetters, DiscardMatching, GroupSetting, Inbox, MessageBuilder, Ordered,
-    ParkSettings, PauseReason, PublishExt, PublishOutcome, Published, Publisher, RedriveMatching,
+    Context, ControlStatus, DeadLetters, DiscardMatching, GroupSetting, Inbox, Matched, MessageBuilder,
+    Ordered, ParkSettings, PauseReason, PublishExt, PublishOutcome, Published, Publisher, RedriveMatching,
     RelayStatus, Seen, SubscriptionStatus, Tail,
 };
 #[cfg(feature = "postgres")]

@@ -146,6 +146,8 @@ settings! {
     "membership.forget_after", membership_forget_after: Duration = DAY;
     /// The longest time between two looks at what operators want of this service, where no pulse tells of a change before.
     "control.interval", control_interval: Duration = Duration::from_secs(5), development Duration::from_secs(1), least LEAST;
+    /// Whether this process removes what is over. Any number of processes may; of a service, one has to.
+    "purge.enabled", purges: bool = true;
     /// The longest time between two rounds of removing what is over.
     "purge.interval", purge_interval: Duration = Duration::from_mins(1), least LEAST;
     /// The most rows that one statement removes.

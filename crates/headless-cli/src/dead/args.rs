@@ -81,7 +81,7 @@ pub(crate) struct WhichArgs {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
-    /// The most that are changed
+    /// The most that are changed; it says when more match
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) most: u32,
     /// Change nothing; count what matches, by what it died of
@@ -133,7 +133,7 @@ pub(crate) struct EditArgs {
     pub(crate) place: PlaceArgs,
     /// Which
     pub(crate) id: DeadId,
-    /// The payload
+    /// The payload, or `-` to read it from standard input
     pub(crate) data: Option<String>,
     /// The payload is the content of FILE, or of standard input for `-`
     #[arg(long, value_name = "FILE")]

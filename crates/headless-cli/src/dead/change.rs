@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use headless::{
-    DeadId, DeadLetter, DeadLetters, DiscardMatching, Edit, Edited, Redrive, RedriveMatching, Redriven,
+    DeadId, DeadLetter, DeadLetters, DiscardMatching, Edit, Edited, Matched, Redrive, RedriveMatching,
+    Redriven,
 };
 use serde_json::{Value, json};
 
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     bad_input::BadInput,
-    operator::{Answer, by, failed},
+    operator::{Answer, by, complain, failed},
     progress,
 };
 
@@ -33,6 +34,7 @@ pub(super) async fn edit(args: &EditArgs) -> Result<Answer> {
     let by = by(&args.by)?;
     let dead = open(&args.place).await?;
     let payload = match (&args.data, &args.file) {
+        (Some(data), _) if data == "-" => read(Path::new("-"))?,
         (Some(data), _) => data.clone().into_bytes(),
         (None, Some(file)) => read(file)?,
         (None, None) => return Err(BadInput::new("give the payload: as DATA, or with --file").into()),
@@ -95,10 +97,10 @@ pub(super) async fn redrive(args: &RedriveArgs) -> Result<Answer> {
         })
         .await;
     bar.finish_and_clear();
-    let answers = ended
+    let matched = ended
         .map_err(failed)
         .with_context(|| format!("until then: {}", json!(so_far)))?;
-    total(args.place.json, "redriven", &answers)
+    total(args.place.json, "redriven", &matched)
 }
 
 /// Closes some.
@@ -113,26 +115,38 @@ pub(super) async fn discard(args: &DiscardArgs) -> Result<Answer> {
         return list::tally(&dead, &filter, KINDS, args.place.json).await;
     }
     let request = DiscardMatching::new(filter, by(&which.by)?).with_most(usize::try_from(which.most)?);
-    let closed = dead.discard_matching(&request).await.map_err(failed)?;
-    total(
-        args.place.json,
-        "discarded",
-        &BTreeMap::from([("discarded", closed)]),
-    )
+    let mut so_far = 0;
+    let ended = dead
+        .discard_matching_with(&request, |closed| so_far = closed)
+        .await;
+    let matched = ended
+        .map_err(failed)
+        .with_context(|| format!("until then, {so_far} were discarded"))?;
+    total(args.place.json, "discarded", &matched)
 }
 
 /// Closes each by itself, since the answer for several does not say which were open.
 async fn discard_each(dead: &DeadLetters, which: &WhichArgs, by: &str, as_json: bool) -> Result<Answer> {
     let mut told = Vec::with_capacity(which.ids.len());
     for id in &which.ids {
-        let answer = match dead.discard(&[*id], by).await.map_err(failed)? {
-            0 if dead.get(*id).await.map_err(failed)?.is_none() => "not_found",
-            0 => "closed",
-            _ => "discarded",
-        };
-        told.push((*id, answer));
+        match discard_one(dead, *id, by).await {
+            Ok(answer) => told.push((*id, answer)),
+            Err(error) => {
+                // What was done is told in any case.
+                tell(as_json, &told)?;
+                return Err(failed(error)).with_context(|| id.to_string());
+            }
+        }
     }
     tell(as_json, &told)
+}
+
+async fn discard_one(dead: &DeadLetters, id: DeadId, by: &str) -> headless::Result<&'static str> {
+    Ok(match dead.discard(&[id], by).await? {
+        0 if dead.get(id).await?.is_none() => "not_found",
+        0 => "closed",
+        _ => "discarded",
+    })
 }
 
 const fn redriven(answer: Redriven) -> &'static str {
@@ -184,17 +198,25 @@ fn tell(as_json: bool, told: &[(DeadId, &'static str)]) -> Result<Answer> {
 }
 
 /// Prints how many were answered how.
-fn total(as_json: bool, done: &'static str, answers: &BTreeMap<&'static str, u64>) -> Result<Answer> {
+fn total(as_json: bool, done: &'static str, matched: &Matched) -> Result<Answer> {
+    let answers = &matched.answers;
     let mut out = io::stdout().lock();
     if as_json {
-        writeln!(out, "{}", json!(answers))?;
+        let mut object = json!(answers);
+        object["more"] = json!(matched.more);
+        writeln!(out, "{object}")?;
     } else {
         writeln!(out, "{done} {}", answers.get(done).unwrap_or(&0))?;
         for (answer, count) in answers.iter().filter(|(answer, _)| !is_done(answer)) {
             writeln!(out, "{answer} {count}: {}", meaning(answer))?;
         }
     }
-    Ok(whole(answers.keys().all(|answer| is_done(answer))))
+    if matched.more {
+        complain("more match than --most: ask again, or for more");
+    }
+    Ok(whole(
+        !matched.more && answers.keys().all(|answer| is_done(answer)),
+    ))
 }
 
 const fn whole(is_whole: bool) -> Answer {
@@ -212,7 +234,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     let place = || format!("--file {}", file.display());
     let reader: Box<dyn Read> = match file == Path::new("-") {
         true => Box::new(io::stdin()),
-        false => Box::new(File::open(file).with_context(place)?),
+        false => Box::new(File::open(file).map_err(|error| BadInput::new(format!("{}: {error}", place())))?),
     };
     let mut bytes = Vec::new();
     reader

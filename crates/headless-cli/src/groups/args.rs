@@ -86,7 +86,10 @@ pub(crate) struct RemoveArgs {
     /// The transport
     #[arg(long, value_name = "URL")]
     pub(crate) transport: String,
-    /// Also when messages wait for it, which are gone then
+    /// The store whose live nodes are asked whether one of them has the group
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
+    /// Also when messages wait for it, which are gone then, when a node has it, or when no store is named that would know
     #[arg(long)]
     pub(crate) force: bool,
     /// Print a JSON object

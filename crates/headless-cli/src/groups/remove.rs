@@ -7,11 +7,16 @@ use headless::{ErrorKind, Providers};
 use serde_json::json;
 
 use super::args::RemoveArgs;
-use crate::{operator::Answer, urls};
+use crate::{operator::Answer, survey, urls};
 
-/// Ends a group. One for which messages wait is left as it is, unless it is forced.
+/// Ends a group. One for which messages wait, or that a live node has, is left as it is, unless it is forced.
 pub(super) async fn run(args: &RemoveArgs) -> Result<Answer> {
-    let (_, transport) = urls::connect(&Providers::builtin(), None, Some(&args.transport)).await?;
+    let (store, transport) = urls::connect(
+        &Providers::builtin(),
+        args.store.as_deref().map(urls::unmigrated).as_deref(),
+        Some(&urls::unmigrated(&args.transport)),
+    )
+    .await?;
     let transport = transport.context("--transport names one")?;
     let group = &args.group;
     let waiting = match transport.lag(group).await {
@@ -28,6 +33,27 @@ pub(super) async fn run(args: &RemoveArgs) -> Result<Answer> {
         );
         tell(args, "waiting", waiting, &why)?;
         return Ok(Answer::InPart);
+    }
+    if !args.force {
+        let Some(store) = store else {
+            let why = format!(
+                "whether a service has {group} is not known without its store: name it with --store, or use --force"
+            );
+            tell(args, "unchecked", waiting, &why)?;
+            return Ok(Answer::InPart);
+        };
+        let nodes = survey::nodes(&store).await?;
+        let having = nodes
+            .iter()
+            .filter(|node| node.is_live() && node.has_group(group.as_str()));
+        let having = having.count();
+        if having > 0 {
+            let why = format!(
+                "{having} live nodes have {group}: without it they would miss what is sent, until they start again"
+            );
+            tell(args, "in_use", waiting, &why)?;
+            return Ok(Answer::InPart);
+        }
     }
     transport
         .remove_group(group)

@@ -68,10 +68,11 @@ async fn lag(url: &str, group: &str) -> headless::Result<u64> {
 
 async fn watch(url: &str) {
     let tail = ["tail", "--transport", url, "--topic", Placed::TOPIC];
-    let ended = Process::start(&tail).end().await;
-    assert_eq!(ended.code, Some(1), "the topic is not there: {}", ended.stderr);
-    assert!(ended.stderr.contains(Placed::TOPIC), "{}", ended.stderr);
     declare(url).await.shutdown(PATIENCE).await.unwrap();
+    let nowhere = ["tail", "--transport", url, "--topic", "orders.nowhere"];
+    let ended = Process::start(&nowhere).end().await;
+    assert_eq!(ended.code, Some(1), "the topic is not there: {}", ended.stderr);
+    assert!(ended.stderr.contains("orders.nowhere"), "{}", ended.stderr);
 
     let bounded = Process::start(&[&tail[..], &["--most", "4", "--json"]].concat());
     let endless = Process::start(&tail);

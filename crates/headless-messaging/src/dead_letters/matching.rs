@@ -20,9 +20,10 @@ pub struct RedriveMatching {
     pub filter: DeadLetterFilter,
     /// Who asks, at most 200 bytes; kept with the record.
     pub by: String,
-    /// The most in all. Default 1 000; what was redriven is remembered until the end.
+    /// The most that are redriven in all. Default 1 000; what was redriven is remembered until the end. What is refused does not
+    /// count: it would stand before the rest for ever.
     pub most: usize,
-    /// The most in a second, so that what failed at once does not come back at once. Default 100.
+    /// The most that are asked for in a second, so that what failed at once does not come back at once. Default 100.
     pub per_second: NonZeroU32,
     /// The most redrives of one message. Default 3.
     pub max_redrives: u32,
@@ -46,14 +47,14 @@ impl RedriveMatching {
         }
     }
 
-    /// At most this many in all.
+    /// At most this many redriven in all.
     #[must_use]
     pub const fn with_most(mut self, most: usize) -> Self {
         self.most = most;
         self
     }
 
-    /// At most this many in a second.
+    /// At most this many asked for in a second.
     #[must_use]
     pub const fn with_per_second(mut self, most: NonZeroU32) -> Self {
         self.per_second = most;
@@ -106,10 +107,25 @@ impl DiscardMatching {
     }
 }
 
+/// What became of what matches a filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Matched {
+    /// How many were answered how, by stable names: `redriven`, `closed`, `superseded`, `too_old`, `cap_reached`, `not_found`, and
+    /// `conflict` for one that was edited and whose message waits in the outbox again; `discarded` where they were to be.
+    pub answers: BTreeMap<&'static str, u64>,
+    /// Whether it ended with its bound, and more may match.
+    pub more: bool,
+}
+
+impl Matched {
+    fn count(&mut self, answer: &'static str) {
+        *self.answers.entry(answer).or_default() += 1;
+    }
+}
+
 impl DeadLetters {
-    /// Sends what matches on its way again, at a limited rate; tells how many were answered how, by stable names:
-    /// `redriven`, `closed`, `superseded`, `too_old`, `cap_reached`, `not_found`, and `conflict` for one that was edited and
-    /// whose message waits in the outbox again.
+    /// Sends what matches on its way again, the oldest first, at a limited rate.
     ///
     /// What dies again meanwhile is not redriven a second time.
     ///
@@ -118,7 +134,7 @@ impl DeadLetters {
     ///
     /// # Cancel safety
     /// Dropping the future stops after the present request.
-    pub async fn redrive_matching(&self, request: &RedriveMatching) -> Result<BTreeMap<&'static str, u64>> {
+    pub async fn redrive_matching(&self, request: &RedriveMatching) -> Result<Matched> {
         self.redrive_matching_with(request, |_| ()).await
     }
 
@@ -133,7 +149,7 @@ impl DeadLetters {
         &self,
         request: &RedriveMatching,
         mut told: impl FnMut(&BTreeMap<&'static str, u64>),
-    ) -> Result<BTreeMap<&'static str, u64>> {
+    ) -> Result<Matched> {
         let mut filter = request.filter.clone();
         filter.with_closed = false;
         let at_once = PAGE.min(usize::try_from(request.per_second.get()).unwrap_or(PAGE));
@@ -143,85 +159,123 @@ impl DeadLetters {
                 .previous
                 .is_none_or(|previous| !redriven.contains(&previous))
         };
-        let (mut cursor, mut answers) = (None, BTreeMap::new());
-        while redriven.len() < request.most {
-            let limit = at_once.min(request.most - redriven.len());
-            let page = self.list(&filter, cursor.as_ref(), limit).await?;
+        let (mut cursor, mut matched) = (None, Matched::default());
+        loop {
+            let left = request.most.saturating_sub(redriven.len());
+            // With nothing left to do, one more look says whether more match.
+            let page = self
+                .list(&filter, cursor.as_ref(), at_once.min(left.max(1)))
+                .await?;
             // One that died again is a new one, at the end of the list.
             let fresh = page.items.iter().filter(|letter| is_new(letter, &redriven));
             let fresh: Vec<&DeadLetter> = fresh.collect();
-            redriven.extend(fresh.iter().map(|letter| letter.id));
+            if left == 0 && !fresh.is_empty() {
+                matched.more = true;
+                break;
+            }
             if !fresh.is_empty() {
-                self.redrive_page(request, &fresh, &mut answers).await?;
-                told(&answers);
+                let done = self.redrive_page(request, &fresh, &mut matched).await?;
+                redriven.extend(done);
+                told(&matched.answers);
             }
             let Some(next) = page.next else { break };
             cursor = Some(next);
-            if redriven.len() < request.most && !fresh.is_empty() {
+            if !fresh.is_empty() {
                 let count = u32::try_from(fresh.len()).unwrap_or(u32::MAX);
                 tokio::time::sleep(Duration::from_secs(1) * count / request.per_second.get()).await;
             }
         }
-        Ok(answers)
+        Ok(matched)
     }
 
-    /// Redrives in one request what cannot stand in its way, and the rest each by itself.
+    /// Redrives in one request what cannot stand in its way, and the rest each by itself; returns those that were redriven.
     async fn redrive_page(
         &self,
         request: &RedriveMatching,
         letters: &[&DeadLetter],
-        answers: &mut BTreeMap<&'static str, u64>,
-    ) -> Result<()> {
+        matched: &mut Matched,
+    ) -> Result<Vec<DeadId>> {
         let redrive = |ids| {
             Redrive::new(ids, request.by.clone())
                 .with_max_redrives(request.max_redrives)
                 .with_max_age(request.max_age)
         };
-        let mut count = |name| *answers.entry(name).or_default() += 1;
+        let mut done = Vec::with_capacity(letters.len());
+        let mut note = |id: DeadId, answer: Redriven| {
+            matched.count(name_of(answer));
+            done.extend((answer == Redriven::Now).then_some(id));
+        };
         // What was edited is refused while its message waits in the outbox again.
         let (refusable, others): (Vec<&DeadLetter>, Vec<&DeadLetter>) = letters
             .iter()
             .partition(|letter| letter.edits > 0 && letter.origin == Origin::Relay);
         if !others.is_empty() {
-            let ids = others.iter().map(|letter| letter.id).collect();
-            let page = self.redrive(&redrive(ids)).await?;
-            page.into_iter().map(name_of).for_each(&mut count);
+            let ids: Vec<DeadId> = others.iter().map(|letter| letter.id).collect();
+            let page = self.redrive(&redrive(ids.clone())).await?;
+            ids.into_iter()
+                .zip(page)
+                .for_each(|(id, answer)| note(id, answer));
         }
+        let mut conflicts = 0;
         for letter in refusable {
             match self.redrive(&redrive(vec![letter.id])).await {
-                Ok(page) => page.into_iter().map(name_of).for_each(&mut count),
+                Ok(page) => page.into_iter().for_each(|answer| note(letter.id, answer)),
                 Err(error) if error.kind() == ErrorKind::Conflict => {
                     tracing::warn!(id = %letter.id, %error, "a dead letter is not redriven");
-                    count("conflict");
+                    conflicts += 1;
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        for _ in 0..conflicts {
+            matched.count("conflict");
+        }
+        Ok(done)
     }
 
-    /// Closes what matches without redriving it, and returns how many there were.
+    /// Closes what matches without redriving it, the oldest first.
     ///
     /// # Errors
     /// As [`discard`](Self::discard). What was closed until then stays so.
     ///
     /// # Cancel safety
     /// Dropping the future stops after the present request.
-    pub async fn discard_matching(&self, request: &DiscardMatching) -> Result<u64> {
+    pub async fn discard_matching(&self, request: &DiscardMatching) -> Result<Matched> {
+        self.discard_matching_with(request, |_| ()).await
+    }
+
+    /// As [`discard_matching`](Self::discard_matching), and tells after each page how many were closed until then.
+    ///
+    /// # Errors
+    /// As [`discard_matching`](Self::discard_matching).
+    ///
+    /// # Cancel safety
+    /// As [`discard_matching`](Self::discard_matching).
+    pub async fn discard_matching_with(
+        &self,
+        request: &DiscardMatching,
+        mut told: impl FnMut(u64),
+    ) -> Result<Matched> {
         let mut filter = request.filter.clone();
         filter.with_closed = false;
         let (mut cursor, mut asked, mut closed) = (None, 0, 0);
-        while asked < request.most {
-            let page = self
-                .list(&filter, cursor.as_ref(), PAGE.min(request.most - asked))
-                .await?;
+        let more = loop {
+            let left = request.most.saturating_sub(asked);
+            let page = self.list(&filter, cursor.as_ref(), PAGE.min(left.max(1))).await?;
+            if left == 0 {
+                break !page.items.is_empty();
+            }
             let ids: Vec<DeadId> = page.items.iter().map(|letter| letter.id).collect();
             asked += ids.len();
             closed += self.discard(&ids, &request.by).await?;
-            let Some(next) = page.next else { break };
+            told(closed);
+            let Some(next) = page.next else { break false };
             cursor = Some(next);
-        }
-        Ok(closed)
+        };
+        Ok(Matched {
+            answers: BTreeMap::from([("discarded", closed)]),
+            more,
+        })
     }
 }
 

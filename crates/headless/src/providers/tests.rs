@@ -103,6 +103,7 @@ async fn should_never_show_a_secret_when_a_url_is_refused() {
         "hunter2",
         "",
         "memory://user:hunter2@host/?password=hunter2",
+        "postgres://app:p@hunter2/word@db/x",
     ] {
         let error = error(url).await;
         assert!(

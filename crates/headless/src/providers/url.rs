@@ -49,12 +49,11 @@ impl ProviderUrl {
     }
 
     /// Whether what was to be a password is elsewhere: it had a `/`, `?` or `#` in it that was not encoded, and what precedes
-    /// that was taken for host and port, which are shown.
+    /// that was taken for host and port, which are shown; with an `@` in it as well, what precedes that for user and password.
     fn is_cut_in_a_password(&self) -> bool {
         let url = &self.0;
         let in_query = url.query().and_then(|query| query.split_once('@'));
         url.has_host()
-            && url.username().is_empty()
             && (url.path().contains('@')
                 || url.fragment().is_some_and(|fragment| fragment.contains('@'))
                 || in_query.is_some_and(|(before, _)| !before.contains('=')))
