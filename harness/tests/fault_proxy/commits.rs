@@ -76,7 +76,7 @@ fn should_lose_no_other_answer_when_the_commit_is_pipelined() {
 }
 
 #[test]
-fn should_hold_nothing_and_close_at_last_when_the_answer_is_long() {
+fn should_close_at_the_end_of_the_answer_when_it_is_long() {
     let notices = NOTIFIED.repeat(100_000);
     let told = [notices, COMMITTED.to_vec()].concat();
     let (url, served) = server(vec![(HELLO.len(), READY.to_vec()), (COMMIT.len(), told)]);
