@@ -1,5 +1,6 @@
 //! A TCP proxy that breaks connections between a client and its server, on command.
 
+mod answers;
 mod commit;
 mod connection;
 mod fault;
@@ -186,8 +187,9 @@ impl FaultProxy {
     }
 
     /// Lets the next `COMMIT` of PostgreSQL go on, swallows its answer, and closes the connection once the server has
-    /// given it: the transaction has ended, and the client does not know. Then passes again. As to what is known, see
-    /// [`drop_commit`](Self::drop_commit).
+    /// given it: the transaction has ended, and the client does not know. Then passes again. What was asked before it is
+    /// answered; of a pipeline, what stands before the `COMMIT` without a `Sync` between them is not. As to what is known,
+    /// see [`drop_commit`](Self::drop_commit).
     ///
     /// # Errors
     /// As [`drop_commit`](Self::drop_commit).

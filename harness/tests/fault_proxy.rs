@@ -20,6 +20,8 @@ use std::{
 
 use headless_harness::FaultProxy;
 
+#[path = "fault_proxy/commits.rs"]
+mod commits;
 #[path = "fault_proxy/ends.rs"]
 mod ends;
 

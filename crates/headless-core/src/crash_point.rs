@@ -56,12 +56,18 @@ macro_rules! points {
 points! {
     OutboxAppending, before, "outbox.appending", "A publisher is about to store messages, outside of any unit of work.";
     OutboxAppended, after, "outbox.appended", "A publisher has stored messages, and nobody was woken.";
+    DirectSending, before, "direct.sending", "A publisher is about to send messages straight to the broker.";
+    DirectSent, after, "direct.sent", "The broker has answered a publisher, which has not seen it.";
     WorkCommitting, before, "work.committing", "An application's unit of work is about to commit.";
     WorkCommitted, after, "work.committed", "An application's unit of work has committed, and nobody was woken.";
     RelayClaimed, after, "relay.claimed", "A relay has claimed rows of the outbox, and has not looked at them.";
     RelaySending, before, "relay.sending", "A relay is about to send what it has claimed.";
     RelaySent, after, "relay.sent", "The broker has answered a relay, and nothing is marked as sent.";
     RelayMarked, after, "relay.marked", "What a relay has sent is marked as sent.";
+    RelayRenewing, before, "relay.renewing", "A relay is about to renew the leases of what it sends.";
+    RelayRenewed, after, "relay.renewed", "A relay has renewed the leases of what it sends.";
+    RelayReturning, before, "relay.returning", "A relay is about to give back what it has claimed and not sent.";
+    RelayReturned, after, "relay.returned", "A relay has given back what it had claimed and not sent.";
     RelayRecording, before, "relay.recording", "A relay is about to record that the broker refused a message.";
     RelayRecorded, after, "relay.recorded", "A relay has recorded that the broker refused a message.";
     RelayBurying, before, "relay.burying", "A relay is about to make a dead letter of a refused message.";
@@ -71,10 +77,16 @@ points! {
     HandlerMarked, after, "handler.marked", "A handler's unit of work carries the processed marks.";
     HandlerCommitting, before, "handler.committing", "A handler's unit of work is about to commit.";
     HandlerCommitted, after, "handler.committed", "A handler's unit of work has committed, and its delivery is not settled.";
+    ConsumerExtending, before, "consumer.extending", "A consumer is about to keep its deliveries for longer.";
+    ConsumerExtended, after, "consumer.extended", "A consumer has kept its deliveries for longer.";
     ConsumerSettling, before, "consumer.settling", "A consumer is about to settle deliveries.";
     ConsumerSettled, after, "consumer.settled", "A consumer has settled deliveries, and has not seen the answer.";
     InboxAdmitting, before, "inbox.admitting", "A consumer is about to ask the inbox whether a message may run.";
     InboxAdmitted, after, "inbox.admitted", "The inbox has admitted a message, and its handler was not called.";
+    InboxRenewing, before, "inbox.renewing", "A consumer is about to renew its holds on messages.";
+    InboxRenewed, after, "inbox.renewed", "A consumer has renewed its holds on messages.";
+    InboxReleasing, before, "inbox.releasing", "A consumer is about to end its hold on a message that it gives up undone.";
+    InboxReleased, after, "inbox.released", "A consumer has ended its hold on a message that it gave up undone.";
     InboxMarking, before, "inbox.marking", "A handler without a unit of work has succeeded, and its message is not marked.";
     InboxMarked, after, "inbox.marked", "The message of a handler without a unit of work is marked, and not settled.";
     InboxParking, before, "inbox.parking", "A consumer is about to park a message with its failures.";
@@ -85,8 +97,28 @@ points! {
     InboxDiscarded, after, "inbox.discarded", "A message is discarded, and its delivery is not settled.";
     ParkClaiming, before, "park.claiming", "A consumer is about to claim what is due in the park.";
     ParkClaimed, after, "park.claimed", "A consumer has claimed what is due in the park, and started none of it.";
+    ParkReturning, before, "park.returning", "A consumer is about to give back what it has claimed in the park and not tried.";
+    ParkReturned, after, "park.returned", "A consumer has given back what it had claimed in the park and not tried.";
     DeadTopicSending, before, "dead_topic.sending", "A consumer without a store is about to send a message to its dead topic.";
     DeadTopicSent, after, "dead_topic.sent", "A message of a consumer without a store is on its dead topic, and not settled.";
+    LetterEditing, before, "letter.editing", "An operator is about to give a dead letter another payload.";
+    LetterEdited, after, "letter.edited", "An operator has given a dead letter another payload.";
+    LetterRedriving, before, "letter.redriving", "An operator is about to redrive dead letters.";
+    LetterRedriven, after, "letter.redriven", "An operator has redriven dead letters, and nobody was woken.";
+    LetterDiscarding, before, "letter.discarding", "An operator is about to discard dead letters.";
+    LetterDiscarded, after, "letter.discarded", "An operator has discarded dead letters.";
+    OutboxPurging, before, "outbox.purging", "The history of the outbox is about to be purged.";
+    OutboxPurged, after, "outbox.purged", "The history of the outbox is purged.";
+    InboxPurging, before, "inbox.purging", "Old marks of the inbox are about to be purged.";
+    InboxPurged, after, "inbox.purged", "Old marks of the inbox are purged.";
+    LetterPurging, before, "letter.purging", "Old dead letters are about to be purged.";
+    LetterPurged, after, "letter.purged", "Old dead letters are purged.";
+    StopReleasingOutbox, before, "stop.releasing_outbox", "A node that stops is about to give back what it holds of the outbox.";
+    StopReleasedOutbox, after, "stop.released_outbox", "A node that stops has given back what it held of the outbox.";
+    StopReleasingInbox, before, "stop.releasing_inbox", "A node that stops is about to give back what it holds of the inbox.";
+    StopReleasedInbox, after, "stop.released_inbox", "A node that stops has given back what it held of the inbox.";
+    StopLeaving, before, "stop.leaving", "A node that stops is about to say good-bye to its store.";
+    StopLeft, after, "stop.left", "A node that stops has said good-bye to its store.";
 }
 
 impl CrashPoint {

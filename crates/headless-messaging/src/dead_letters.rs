@@ -4,7 +4,7 @@ use headless_abstractions::{
     Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterStats, DeadLetterTally, Edit,
     Edited, InboxParts, Page, Redrive, Redriven, Result, StoreParts,
 };
-use headless_core::Wakeups;
+use headless_core::{CrashPoint, Wakeups};
 
 mod matching;
 
@@ -110,7 +110,9 @@ impl DeadLetters {
     /// # Cancel safety
     /// Dropping the future leaves it edited or not; asking again is harmless where the request says what was seen.
     pub async fn edit(&self, request: &Edit) -> Result<Edited> {
+        CrashPoint::LetterEditing.reach()?;
         let answer = self.store.dead_letters.edit(request).await?;
+        CrashPoint::LetterEdited.reach()?;
         tracing::info!(by = request.by, id = %request.id, ?answer, "a dead letter is edited");
         Ok(answer)
     }
@@ -137,7 +139,9 @@ impl DeadLetters {
             let (ids, after) = rest.split_at(at_once.min(rest.len()));
             let mut asked = request.clone();
             asked.ids = ids.to_vec();
+            CrashPoint::LetterRedriving.reach()?;
             answers.extend(self.store.dead_letters.redrive(&asked).await?);
+            CrashPoint::LetterRedriven.reach()?;
             if after.is_empty() {
                 break;
             }
@@ -164,11 +168,18 @@ impl DeadLetters {
     pub async fn discard(&self, ids: &[DeadId], by: &str) -> Result<u64> {
         // The name is for the store to judge, also where nothing is asked for.
         let (first, others) = ids.split_at(PAGE.min(ids.len()));
-        let mut closed = self.store.dead_letters.discard(first, by).await?;
+        let mut closed = self.discard_page(first, by).await?;
         for page in others.chunks(PAGE) {
-            closed += self.store.dead_letters.discard(page, by).await?;
+            closed += self.discard_page(page, by).await?;
         }
         tracing::info!(by, asked = ids.len(), closed, "dead letters are discarded");
+        Ok(closed)
+    }
+
+    async fn discard_page(&self, ids: &[DeadId], by: &str) -> Result<u64> {
+        CrashPoint::LetterDiscarding.reach()?;
+        let closed = self.store.dead_letters.discard(ids, by).await?;
+        CrashPoint::LetterDiscarded.reach()?;
         Ok(closed)
     }
 }

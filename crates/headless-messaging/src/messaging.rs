@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use headless_abstractions::{Error, ErrorKind, Result, StoreParts, Transport, TransportInfo};
-use headless_core::{Environment, Membership, State, TaskSpec};
+use headless_core::{CrashPoint, Environment, Membership, State, TaskSpec};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
@@ -388,7 +388,12 @@ impl Messaging {
                 Err(_elapsed) => tracing::info!("the last heartbeat has no answer, and is given up"),
             }
         }
-        within(membership.leave()).await
+        within(async {
+            CrashPoint::StopLeaving.reach()?;
+            membership.leave().await?;
+            CrashPoint::StopLeft.reach()
+        })
+        .await
     }
 
     /// Gives back what this owner still holds, so that others need not wait for its leases.
@@ -396,11 +401,25 @@ impl Messaging {
         let Some(store) = &self.store else { return Ok(()) };
         let owner = self.environment.owner;
         let outbox = match &store.outbox {
-            Some(outbox) => within(outbox.store.release_owner(owner)).await.map(drop),
+            Some(outbox) => {
+                let released = within(async {
+                    CrashPoint::StopReleasingOutbox.reach()?;
+                    outbox.store.release_owner(owner).await?;
+                    CrashPoint::StopReleasedOutbox.reach()
+                });
+                released.await
+            }
             None => Ok(()),
         };
         let inbox = match &store.inbox {
-            Some(inbox) => within(inbox.inbox.release_owner(owner)).await.map(drop),
+            Some(inbox) => {
+                let released = within(async {
+                    CrashPoint::StopReleasingInbox.reach()?;
+                    inbox.inbox.release_owner(owner).await?;
+                    CrashPoint::StopReleasedInbox.reach()
+                });
+                released.await
+            }
             None => Ok(()),
         };
         outbox.and(inbox)

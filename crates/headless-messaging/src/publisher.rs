@@ -285,8 +285,20 @@ fn stored(batch: &[Message], appended: &[Appended]) -> impl Iterator<Item = Publ
     })
 }
 
-async fn transmit(transport: &dyn Transport, batch: &[Message]) -> Vec<Result<Published>> {
+/// Asks the transport to send these; answers for each.
+async fn send(transport: &dyn Transport, batch: &[Message]) -> Vec<Result<Sent>> {
+    if let Err(error) = CrashPoint::DirectSending.reach() {
+        return batch.iter().map(|_| Err(repeat(&error))).collect();
+    }
     let answers = transport.send(batch).await;
+    match CrashPoint::DirectSent.reach() {
+        Ok(()) => answers,
+        Err(error) => batch.iter().map(|_| Err(repeat(&error))).collect(),
+    }
+}
+
+async fn transmit(transport: &dyn Transport, batch: &[Message]) -> Vec<Result<Published>> {
+    let answers = send(transport, batch).await;
     let topics = |of: fn(&Sent) -> bool| {
         batch
             .iter()

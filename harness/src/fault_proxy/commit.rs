@@ -14,15 +14,13 @@ const LONGEST: usize = 64 * 1024;
 const LENGTH: usize = 4;
 /// The requests that come before the startup message, in its form: for TLS and for GSSAPI.
 const ENCRYPT: [u32; 2] = [80_877_103, 80_877_104];
-/// What a server is done with when it has answered a transaction: ReadyForQuery and its length.
-const READY: [u8; 5] = [b'Z', 0, 0, 0, 5];
-
 /// A piece of what a client says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Said {
     pub(super) bytes: Bytes,
-    /// Whether it is a whole message (or the end of one) by which the client commits.
-    pub(super) commits: bool,
+    /// Of a whole message (or the end of one) by which the client commits: how often the server says that it is ready
+    /// before it has answered this.
+    pub(super) commits: Option<u64>,
 }
 
 /// What a client has said so far on one connection.
@@ -37,6 +35,10 @@ pub(super) struct Requests {
     /// The prepared statements and the portals that commit.
     statements: BTreeSet<Vec<u8>>,
     portals: BTreeSet<Vec<u8>>,
+    /// How often the server has been asked for what it answers by saying that it is ready.
+    asked: u64,
+    /// How often it was asked whether it encrypts.
+    asked_to_encrypt: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +59,19 @@ impl Requests {
             unread: 0,
             statements: BTreeSet::new(),
             portals: BTreeSet::new(),
+            asked: 0,
+            asked_to_encrypt: 0,
         }
+    }
+
+    /// How often the client has asked whether the server encrypts, which that answers by a byte alone.
+    pub(super) const fn asked_to_encrypt(&self) -> u64 {
+        self.asked_to_encrypt
+    }
+
+    /// Whether there is nothing to read.
+    pub(super) fn is_opaque(&self) -> bool {
+        self.phase == Phase::Opaque
     }
 
     /// Takes what has arrived, and gives what can be passed on now, in order. With `whole` a message that has not come
@@ -84,6 +98,7 @@ impl Requests {
                         self.phase = Phase::Opaque;
                     } else {
                         self.unread = length - self.message.len();
+                        self.ask(self.message[0]);
                     }
                     let passed = std::mem::take(&mut self.passed);
                     let fresh = self.message.split().freeze().slice(passed..);
@@ -96,7 +111,7 @@ impl Requests {
             said.push(Said::other(Bytes::copy_from_slice(&self.message[self.passed..])));
             self.passed = self.message.len();
         }
-        said.retain(|said| !said.bytes.is_empty() || said.commits);
+        said.retain(|said| !said.bytes.is_empty() || said.commits.is_some());
         said
     }
 
@@ -126,22 +141,34 @@ impl Requests {
     fn heard(&mut self, length: usize) -> Said {
         let message = self.message.split_to(length).freeze();
         let fresh = message.slice(std::mem::take(&mut self.passed)..);
+        let before = self.asked;
         let commits = match self.phase {
-            Phase::Tagged => self.read(message[0], &message[1 + LENGTH..]),
+            Phase::Tagged => {
+                self.ask(message[0]);
+                self.read(message[0], &message[1 + LENGTH..])
+            }
             Phase::Startup | Phase::Opaque => {
                 let code = message
                     .get(LENGTH..2 * LENGTH)
                     .and_then(|code| code.try_into().ok());
-                if !code.is_some_and(|code| ENCRYPT.contains(&u32::from_be_bytes(code))) {
+                if code.is_some_and(|code| ENCRYPT.contains(&u32::from_be_bytes(code))) {
+                    self.asked_to_encrypt += 1;
+                } else {
                     self.phase = Phase::Tagged;
+                    self.asked += 1;
                 }
                 false
             }
         };
         Said {
             bytes: fresh,
-            commits,
+            commits: commits.then_some(before),
         }
+    }
+
+    /// Counts what the server answers, in the end, by saying that it is ready: a query, the end of a pipeline, a function.
+    fn ask(&mut self, tag: u8) {
+        self.asked += u64::from(matches!(tag, b'Q' | b'S' | b'F'));
     }
 
     /// Whether this message commits.
@@ -168,11 +195,8 @@ impl Requests {
 }
 
 impl Said {
-    const fn other(bytes: Bytes) -> Self {
-        Self {
-            bytes,
-            commits: false,
-        }
+    pub(super) const fn other(bytes: Bytes) -> Self {
+        Self { bytes, commits: None }
     }
 }
 
@@ -182,13 +206,6 @@ fn keep(names: &mut BTreeSet<Vec<u8>>, name: &[u8], commits: bool) {
     } else {
         names.remove(name);
     }
-}
-
-/// Whether a server that says this has answered all that it was asked.
-pub(super) fn is_ready(said: &[u8]) -> bool {
-    said.len()
-        .checked_sub(READY.len() + 1)
-        .is_some_and(|at| said[at..].starts_with(&READY))
 }
 
 #[cfg(test)]
@@ -214,7 +231,7 @@ mod tests {
 
     fn heard(requests: &mut Requests, bytes: Vec<u8>) -> Vec<bool> {
         let said = requests.hear(bytes.into(), true);
-        said.iter().map(|said| said.commits).collect()
+        said.iter().map(|said| said.commits.is_some()).collect()
     }
 
     #[test]
@@ -253,7 +270,7 @@ mod tests {
         }
         let said = requests.hear(vec![0].into(), true);
         assert_eq!(said.len(), 1);
-        assert_eq!((&said[0].bytes[..], said[0].commits), (&commit[..], true));
+        assert_eq!((&said[0].bytes[..], said[0].commits), (&commit[..], Some(1)));
     }
 
     #[test]
@@ -273,7 +290,7 @@ mod tests {
             for piece in all.chunks(size.min(all.len())) {
                 for said in requests.hear(Bytes::copy_from_slice(piece), whole) {
                     passed.extend_from_slice(&said.bytes);
-                    commits += usize::from(said.commits);
+                    commits += usize::from(said.commits.is_some());
                 }
             }
             assert!(passed == all, "in pieces of {size}");
@@ -291,9 +308,17 @@ mod tests {
     }
 
     #[test]
-    fn should_know_when_a_server_is_ready() {
-        assert!(is_ready(b"C\0\0\0\x0bCOMMIT\0Z\0\0\0\x05I"));
-        assert!(!is_ready(b"C\0\0\0\x0bCOMMIT\0Z\0\0\0\x05"));
-        assert!(!is_ready(b"Z"));
+    fn should_count_what_is_answered_before_a_commit_when_it_is_pipelined() {
+        let mut requests = began();
+        let all = [
+            message(b'Q', b"select 1\0"),
+            message(b'P', b"\0select 2\0\0\0"),
+            message(b'S', b""),
+            message(b'Q', &vec![b'x'; 2 * LONGEST]),
+            message(b'Q', b"commit\0"),
+        ];
+        let said = requests.hear(all.concat().into(), true);
+        let commits: Vec<u64> = said.iter().filter_map(|said| said.commits).collect();
+        assert_eq!(commits, [4], "the greeting, a query, a pipeline and a long query");
     }
 }

@@ -1,7 +1,7 @@
 //! One connection through the proxy.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch};
 
 use super::{
+    answers::Answers,
     commit::{Requests, Said},
     fault::{CommitFault, Direction, Fault, Faults, Share},
     pump::{PIECE, pump},
@@ -21,10 +22,17 @@ pub(super) struct Connection {
     faults: Arc<Faults>,
     /// Whether bytes of it are lost, so that it cannot go on.
     lossy: AtomicBool,
-    /// What its client has said, where that is read.
-    requests: Option<Mutex<Requests>>,
-    /// Whether what the server says now is for nobody.
-    unanswered: AtomicBool,
+    /// What its ends have said, where that is read.
+    talk: Option<Mutex<Talk>>,
+}
+
+/// What the ends of a connection have said to each other.
+#[derive(Debug)]
+struct Talk {
+    requests: Requests,
+    answers: Answers,
+    /// How often the server is ready before the answer that is for nobody.
+    unheard_after: Option<u64>,
 }
 
 /// Why a connection ends at once, in both directions.
@@ -42,8 +50,13 @@ impl Connection {
             number: faults.accept(),
             faults: faults.clone(),
             lossy: AtomicBool::new(false),
-            requests: knows_commits.then(|| Mutex::new(Requests::new())),
-            unanswered: AtomicBool::new(false),
+            talk: knows_commits.then(|| {
+                Mutex::new(Talk {
+                    requests: Requests::new(),
+                    answers: Answers::default(),
+                    unheard_after: None,
+                })
+            }),
         }
     }
 
@@ -133,36 +146,62 @@ impl Connection {
         self.faults.pass(direction, bytes)
     }
 
-    /// What arrived, in the parts in which it is to be passed on: a COMMIT is one of its own.
-    pub(super) fn parts(&self, direction: Direction, bytes: Bytes) -> Vec<Said> {
-        match &self.requests {
-            Some(requests) if direction == Direction::ToServer => {
+    /// What a client has said, in the parts in which it is to be passed on: a COMMIT is one of its own.
+    pub(super) fn said(&self, bytes: Bytes) -> Vec<Said> {
+        match self.talk() {
+            Some(mut talk) => {
                 let whole = matches!(self.faults.now(), Fault::Commit(_));
-                let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
-                requests.hear(bytes, whole)
+                talk.requests.hear(bytes, whole)
             }
-            _ => vec![Said {
-                bytes,
-                commits: false,
-            }],
+            None => vec![Said::other(bytes)],
         }
     }
 
-    /// Whether a COMMIT may go on to the server.
-    pub(super) fn lets_commit(&self) -> bool {
+    /// What of this answer may be heard; and whether the server has given one that is for nobody, after which nothing is.
+    pub(super) fn answered(&self, mut bytes: Bytes) -> (Vec<Bytes>, bool) {
+        let Some(mut talk) = self.talk() else {
+            return (vec![bytes], false);
+        };
+        let mut heard = Vec::new();
+        while !bytes.is_empty() {
+            if talk.requests.is_opaque() {
+                heard.push(bytes);
+                break;
+            }
+            let is_unheard = talk
+                .unheard_after
+                .is_some_and(|after| talk.answers.ready() >= after);
+            let asked_to_encrypt = talk.requests.asked_to_encrypt();
+            let part = talk.answers.hear(&mut bytes, asked_to_encrypt);
+            if !is_unheard {
+                heard.push(part);
+            } else if talk
+                .unheard_after
+                .is_some_and(|after| talk.answers.ready() > after)
+            {
+                return (heard, true);
+            }
+        }
+        (heard, false)
+    }
+
+    /// Whether a COMMIT may go on to the server, which is ready so often before it has answered that.
+    pub(super) fn lets_commit(&self, ready_before: u64) -> bool {
         match self.faults.commit() {
             None => true,
             Some(CommitFault::Drop) => false,
             Some(CommitFault::LoseAnswer) => {
-                self.unanswered.store(true, Ordering::SeqCst);
+                if let Some(mut talk) = self.talk() {
+                    talk.unheard_after = Some(ready_before);
+                }
                 true
             }
         }
     }
 
-    /// Whether what the server says now is for nobody.
-    pub(super) fn is_unanswered(&self) -> bool {
-        self.unanswered.load(Ordering::SeqCst)
+    fn talk(&self) -> Option<MutexGuard<'_, Talk>> {
+        let talk = self.talk.as_ref()?;
+        Some(talk.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn lose(&self) {

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    commit::{Said, is_ready},
+    commit::Said,
     connection::{Connection, End, changed},
     fault::{Direction, Fault, Share},
 };
@@ -82,20 +82,22 @@ async fn deliver(
     mut arrived: mpsc::Receiver<(Instant, Piece)>,
     mut to: WriteHalf<'_>,
 ) -> Result<(), End> {
-    let mut unheard = BytesMut::new();
     while let Some((at, piece)) = arrived.recv().await {
         let Piece::Bytes(bytes) = piece else {
             return pass_on(connection, direction, (at, piece), &mut to).await;
         };
-        if direction == Direction::ToClient && connection.is_unanswered() {
-            unheard.extend_from_slice(&bytes);
-            if is_ready(&unheard) {
+        if direction == Direction::ToClient {
+            let (heard, is_over) = connection.answered(bytes);
+            for bytes in heard {
+                pass_on(connection, direction, (at, Piece::Bytes(bytes)), &mut to).await?;
+            }
+            if is_over {
                 return Err(End::Closed);
             }
             continue;
         }
-        for Said { bytes, commits } in connection.parts(direction, bytes) {
-            if commits && !connection.lets_commit() {
+        for Said { bytes, commits } in connection.said(bytes) {
+            if commits.is_some_and(|ready_before| !connection.lets_commit(ready_before)) {
                 return Err(End::Closed);
             }
             pass_on(connection, direction, (at, Piece::Bytes(bytes)), &mut to).await?;

@@ -71,20 +71,37 @@ impl fmt::Display for Action {
     }
 }
 
-/// Whether handlers are given messages one by one, or several at a time.
+/// What a trial is made of: each point is broken in one of them that comes to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Style {
+    /// Handlers are given messages one by one.
     Single,
+    /// Handlers are given several at a time.
     Batch,
+    /// Handlers and the broker take longer than leases, and a member leaves in the middle of its work.
+    Leaving,
+    /// An operator mends and discards dead letters, and messages go straight to the broker.
+    Operator,
+    /// What is old is removed.
+    Purging,
 }
 
 impl Style {
-    pub(crate) const ALL: [Self; 2] = [Self::Single, Self::Batch];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Single,
+        Self::Batch,
+        Self::Leaving,
+        Self::Operator,
+        Self::Purging,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Single => "single",
             Self::Batch => "batch",
+            Self::Leaving => "leaving",
+            Self::Operator => "operator",
+            Self::Purging => "purging",
         }
     }
 
@@ -94,9 +111,26 @@ impl Style {
 
     /// The points that are broken for it: of batches those at which batches have a way of their own. What becomes of one of
     /// them alone is as for single messages.
-    pub(crate) const fn points(self) -> &'static [CrashPoint] {
+    pub(crate) fn points(self) -> Vec<CrashPoint> {
+        let of_others = |point: &CrashPoint| {
+            [Self::Leaving, Self::Operator, Self::Purging]
+                .iter()
+                .any(|style| style.of_its_own().contains(point))
+        };
         match self {
-            Self::Single => CrashPoint::ALL,
+            Self::Single => CrashPoint::ALL
+                .iter()
+                .copied()
+                .filter(|point| !of_others(point))
+                .collect(),
+            _ => self.of_its_own().to_vec(),
+        }
+    }
+
+    /// What is named for it; single messages come to all the rest.
+    const fn of_its_own(self) -> &'static [CrashPoint] {
+        match self {
+            Self::Single => &[],
             Self::Batch => &[
                 CrashPoint::ConsumerReceived,
                 CrashPoint::HandlerBeginning,
@@ -109,6 +143,44 @@ impl Style {
                 CrashPoint::InboxAdmitted,
                 CrashPoint::InboxMarking,
                 CrashPoint::InboxMarked,
+            ],
+            Self::Leaving => &[
+                CrashPoint::RelayRenewing,
+                CrashPoint::RelayRenewed,
+                CrashPoint::RelayReturning,
+                CrashPoint::RelayReturned,
+                CrashPoint::ConsumerExtending,
+                CrashPoint::ConsumerExtended,
+                CrashPoint::InboxRenewing,
+                CrashPoint::InboxRenewed,
+                CrashPoint::InboxReleasing,
+                CrashPoint::InboxReleased,
+                CrashPoint::ParkReturning,
+                CrashPoint::ParkReturned,
+                CrashPoint::StopReleasingOutbox,
+                CrashPoint::StopReleasedOutbox,
+                CrashPoint::StopReleasingInbox,
+                CrashPoint::StopReleasedInbox,
+                CrashPoint::StopLeaving,
+                CrashPoint::StopLeft,
+            ],
+            Self::Operator => &[
+                CrashPoint::DirectSending,
+                CrashPoint::DirectSent,
+                CrashPoint::LetterEditing,
+                CrashPoint::LetterEdited,
+                CrashPoint::LetterRedriving,
+                CrashPoint::LetterRedriven,
+                CrashPoint::LetterDiscarding,
+                CrashPoint::LetterDiscarded,
+            ],
+            Self::Purging => &[
+                CrashPoint::OutboxPurging,
+                CrashPoint::OutboxPurged,
+                CrashPoint::InboxPurging,
+                CrashPoint::InboxPurged,
+                CrashPoint::LetterPurging,
+                CrashPoint::LetterPurged,
             ],
         }
     }
@@ -123,15 +195,13 @@ pub(crate) struct Spot {
 
 impl Spot {
     pub(crate) fn all(style: Style) -> impl Iterator<Item = Self> {
-        let of_point = |point: &CrashPoint| {
-            let point = *point;
-            Action::ALL.into_iter().map(move |action| Self { point, action })
-        };
-        style.points().iter().flat_map(of_point)
+        let of_point = |point: CrashPoint| Action::ALL.into_iter().map(move |action| Self { point, action });
+        style.points().into_iter().flat_map(of_point)
     }
 
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        Self::all(Style::Single).find(|spot| spot.to_string() == name)
+        let mut all = Style::ALL.into_iter().flat_map(Self::all);
+        all.find(|spot| spot.to_string() == name)
     }
 }
 

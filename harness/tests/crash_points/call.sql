@@ -1,1 +1,1 @@
-select nextval('{schema}.calls')
+insert into {schema}.calls (consumer, line) select $1, unnest($2::integer[])

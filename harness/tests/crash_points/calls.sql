@@ -1,1 +1,1 @@
-select last_value from {schema}.calls
+select consumer, line, count(*) from {schema}.calls group by consumer, line

@@ -6,6 +6,7 @@ create table {schema}.effects (
     line integer not null,
     key text not null
 );
--- A number that is taken stays taken, whatever becomes of its transaction.
-create sequence {schema}.calls minvalue 0 start 0;
-select nextval('{schema}.calls');
+create table {schema}.calls (
+    consumer text not null,
+    line integer not null
+);

@@ -9,11 +9,12 @@ use headless::{
 use tokio::sync::mpsc;
 
 use crate::{
-    action::{Action, Spot, Style},
+    action::{Spot, Style},
     judge::{Before, judge},
+    part::{Manner, Part, Role, lapses, serve},
     place::{BoxError, Place},
     report::Told,
-    workload::{Manner, Part, serve, together},
+    workload::together,
 };
 
 const LEASE: Duration = Duration::from_millis(300);
@@ -23,23 +24,28 @@ const DELAY: Duration = Duration::from_millis(900);
 pub(crate) async fn run(style: Style, spot: Option<Spot>, manner: Manner) -> Result<Told, BoxError> {
     let providers = Providers::builtin();
     let urls = ["memory:trial".to_owned(), "memory:trial".to_owned()];
-    let part = move |publishes| Part {
+    let part = move |role, spot| Part {
         trial: 0,
-        publishes,
+        role,
         manner,
         style,
+        spot,
     };
     let place = Place::connect(&providers, &urls).await?;
     let before = Before::look(&place).await;
+    let began = now();
     let (reached, mut is_reached) = mpsc::unbounded_channel();
     let first = {
         let (providers, urls) = (providers.clone(), urls.clone());
         on_thread(async move |crash| {
             let place = Place::connect(&providers, &urls).await?;
-            if let Some(Spot { point, action }) = spot {
-                let held = place.clone();
+            let held = place.clone();
+            let arm = || {
+                let Some(Spot { point, action }) = spot else {
+                    return;
+                };
                 let end = move || {
-                    held.memory().for_each(|memory| memory.sever());
+                    held.sever();
                     crash.now();
                 };
                 // Nobody may listen any more.
@@ -47,8 +53,8 @@ pub(crate) async fn run(style: Style, spot: Option<Spot>, manner: Manner) -> Res
                     let _told = reached.send(now());
                 };
                 action.at(point, DELAY, reached, end);
-            }
-            let served = serve(&place, LEASE, part(true)).await;
+            };
+            let served = serve(&place, LEASE, part(Role::First, spot), arm).await;
             if let Some(Spot { point, .. }) = spot {
                 // So that nobody waits for a point that is not reached.
                 fail::remove(point.name());
@@ -61,10 +67,9 @@ pub(crate) async fn run(style: Style, spot: Option<Spot>, manner: Manner) -> Res
         let Some(at) = is_reached.recv().await else {
             return Ok::<_, BoxError>(None);
         };
-        let publishes = spot.is_some_and(|spot| spot.action == Action::Abort);
         let ended = on_thread(async move |_| {
             let place = Place::connect(&providers, &urls).await?;
-            serve(&place, LEASE, part(publishes)).await
+            serve(&place, LEASE, part(Role::second(spot), None), || ()).await
         });
         match ended.await? {
             Ended::Done(done) => done?,
@@ -78,7 +83,7 @@ pub(crate) async fn run(style: Style, spot: Option<Spot>, manner: Manner) -> Res
         done?;
     }
     let recovered = at.map(|at| at.elapsed());
-    let mut judgement = judge(&place, 0, &before).await;
+    let mut judgement = judge(&place, 0, style, &before, lapses(began.elapsed(), LEASE)).await;
     if style == Style::Batch && together() == 0 {
         judgement
             .broken

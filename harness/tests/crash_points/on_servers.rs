@@ -18,9 +18,9 @@ use crate::{
     PATIENCE,
     action::{Action, Spot, Style},
     judge::{Before, judge},
+    part::{Part, Role, lapses, serve},
     place::{BoxError, Place},
     report::{Told, hits},
-    workload::{Part, serve},
 };
 
 const LEASE: Duration = Duration::from_secs(1);
@@ -30,9 +30,12 @@ const DELAY: Duration = Duration::from_millis(2_500);
 const REACHED: &str = "reached";
 
 /// One process of a trial: connects, does its part and says how often it has reached each point.
-pub(crate) async fn member(urls: &[String; 2], spot: Option<Spot>, part: Part) -> Result<(), BoxError> {
+pub(crate) async fn member(urls: &[String; 2], part: Part) -> Result<(), BoxError> {
     let place = Place::connect(&Providers::builtin(), urls).await?;
-    if let Some(Spot { point, action }) = spot {
+    let arm = || {
+        let Some(Spot { point, action }) = part.spot else {
+            return;
+        };
         let reached = || {
             // Without a listener there is no trial.
             if writeln!(stdout(), "{REACHED}").is_err() {
@@ -40,8 +43,8 @@ pub(crate) async fn member(urls: &[String; 2], spot: Option<Spot>, part: Part) -
             }
         };
         action.at(point, DELAY, reached, || process::abort());
-    }
-    serve(&place, LEASE, part).await?;
+    };
+    serve(&place, LEASE, part, arm).await?;
     writeln!(stdout(), "{}", serde_json::to_string(&hits())?)?;
     Ok(())
 }
@@ -129,8 +132,9 @@ impl World {
 async fn play(urls: &[String; 2], trial: u32, style: Style, spot: Option<Spot>) -> Result<Told, BoxError> {
     let place = Place::connect(&Providers::builtin(), urls).await?;
     let before = Before::look(&place).await;
+    let began = now();
     let (told, mut is_told) = mpsc::unbounded_channel();
-    let mut first = command(urls, trial, style, spot, true)?;
+    let mut first = command(urls, trial, style, spot, Role::First)?;
     let first = in_process(&mut first, async {}, move |line| {
         if line == REACHED {
             // Nobody may listen any more.
@@ -139,7 +143,7 @@ async fn play(urls: &[String; 2], trial: u32, style: Style, spot: Option<Spot>) 
         false
     });
     let aborts = spot.is_some_and(|spot| spot.action == Action::Abort);
-    let mut second = command(urls, trial, style, None, aborts)?;
+    let mut second = command(urls, trial, style, None, Role::second(spot))?;
     let second = async {
         let Some(at) = is_told.recv().await else {
             return Ok::<_, BoxError>(None);
@@ -158,7 +162,10 @@ async fn play(urls: &[String; 2], trial: u32, style: Style, spot: Option<Spot>) 
     };
     Ok(Told {
         hits,
-        ..Told::of(judge(&place, trial, &before).await, recovered)
+        ..Told::of(
+            judge(&place, trial, style, &before, lapses(began.elapsed(), LEASE)).await,
+            recovered,
+        )
     })
 }
 
@@ -167,13 +174,13 @@ fn command(
     trial: u32,
     style: Style,
     spot: Option<Spot>,
-    publishes: bool,
+    role: Role,
 ) -> Result<Command, BoxError> {
     let mut command = Command::new(env::current_exe()?);
     let spot = spot.map_or_else(|| "nothing".to_owned(), |spot| spot.to_string());
-    let publishes = if publishes { "publishes" } else { "helps" };
     let trial = trial.to_string();
-    command.args(["member", store, transport, &trial, style.name(), &spot, publishes]);
+    let role = role.name();
+    command.args(["member", store, transport, &trial, style.name(), &spot, role]);
     Ok(command)
 }
 

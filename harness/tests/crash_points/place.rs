@@ -1,16 +1,22 @@
 //! The servers as one member is connected to them, and the rows of the trial on them.
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use headless::{
-    AnyStore, AnyTransport, DeadLetterFilter, ErrorKind, GroupName, Memory, MemoryTx, Origin, Postgres,
-    PostgresTx, Providers, RabbitMq, Result,
-    postgres::sqlx::{AssertSqlSafe, Error as SqlError, Row, query, query_scalar, raw_sql},
+    AnyStore, AnyTransport, DeadLetterFilter, ErrorKind, GroupName, HandlerError, Memory, MemoryTx, Origin,
+    Postgres, PostgresTx, Providers, RabbitMq, Result,
+    postgres::sqlx::{AssertSqlSafe, Row, query, raw_sql},
 };
-use headless_abstractions::{OwnedTx, Transport, UnitOfWorkStore};
+use headless_abstractions::{InboxParts, OwnedTx, Store, Transport, UnitOfWorkStore};
+
+/// How often handlers were called, by group and line.
+pub(crate) type Calls = BTreeMap<(String, u32), u64>;
 
 /// Calls of handlers, where all members are of this process.
-static CALLS: AtomicU64 = AtomicU64::new(0);
+static CALLS: Mutex<Calls> = Mutex::new(Calls::new());
 
 /// What a handler has done, in the order in which it was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,25 +31,75 @@ pub(crate) struct Effect {
 pub(crate) struct Place {
     pub(crate) store: AnyStore,
     pub(crate) transport: AnyTransport,
+    providers: Providers,
+    urls: [String; 2],
+    /// What this member has of servers in memory, of each time that it has connected.
+    memory: Arc<Mutex<Vec<Memory>>>,
 }
 
 impl Place {
-    pub(crate) async fn connect(providers: &Providers, [store, transport]: &[String; 2]) -> Result<Self> {
+    pub(crate) async fn connect(providers: &Providers, urls: &[String; 2]) -> Result<Self> {
+        Self::of_member(providers, urls, Arc::default()).await
+    }
+
+    /// Connects once more, as the same member: what has shut down has closed its transport.
+    pub(crate) async fn again(&self) -> Result<Self> {
+        Self::of_member(&self.providers, &self.urls, self.memory.clone()).await
+    }
+
+    async fn of_member(
+        providers: &Providers,
+        urls: &[String; 2],
+        memory: Arc<Mutex<Vec<Memory>>>,
+    ) -> Result<Self> {
+        let [store, transport] = urls;
         let connected = providers.connect(store).await?;
         let moved = if store == transport {
             connected.clone()
         } else {
             providers.connect(transport).await?
         };
+        let (store, transport) = (connected.store()?, moved.transport()?);
+        let in_memory = [store.typed(), transport.typed()].into_iter().flatten();
+        memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(in_memory);
         Ok(Self {
-            store: connected.store()?,
-            transport: moved.transport()?,
+            store,
+            transport,
+            providers: providers.clone(),
+            urls: urls.clone(),
+            memory,
         })
     }
 
-    /// What of it is in memory.
-    pub(crate) fn memory(&self) -> impl Iterator<Item = Memory> {
-        [self.store.typed(), self.transport.typed()].into_iter().flatten()
+    /// Cuts what of it is in memory, as the kernel closes the sockets of a process.
+    pub(crate) fn sever(&self) {
+        for memory in &*self.memory.lock().unwrap_or_else(PoisonError::into_inner) {
+            memory.sever();
+        }
+    }
+
+    /// The inbox and the dead letters of its store, as a driver has them.
+    pub(crate) fn inbox(&self) -> InboxParts {
+        let parts = match self.postgres() {
+            Some(postgres) => postgres.parts(),
+            None => self.in_memory().parts(),
+        };
+        parts.inbox.expect("the store has an inbox")
+    }
+
+    /// Its transport, as a driver.
+    pub(crate) fn driver(&self) -> Arc<dyn Transport> {
+        match (
+            self.transport.typed::<RabbitMq>(),
+            self.transport.typed::<Postgres>(),
+        ) {
+            (Some(rabbitmq), _) => Arc::new(rabbitmq),
+            (None, Some(postgres)) => Arc::new(postgres),
+            (None, None) => Arc::new(self.in_memory()),
+        }
     }
 
     pub(crate) fn postgres(&self) -> Option<Postgres> {
@@ -65,26 +121,42 @@ impl Place {
         }
     }
 
-    /// Counts a call of a handler, whatever becomes of it.
-    pub(crate) async fn count_call(&self) -> std::result::Result<(), SqlError> {
-        CALLS.fetch_add(1, SeqCst);
-        if let Some(postgres) = self.postgres() {
-            let call = query(sql(&postgres, include_str!("call.sql")));
-            call.execute(postgres.client()).await?;
-        }
+    /// Counts a call of a handler with these, whatever becomes of it: in a transaction of its own.
+    pub(crate) async fn count_call(
+        &self,
+        group: &str,
+        lines: &[u32],
+    ) -> std::result::Result<(), HandlerError> {
+        let Some(postgres) = self.postgres() else {
+            let mut calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
+            for line in lines {
+                *calls.entry((group.to_owned(), *line)).or_default() += 1;
+            }
+            return Ok(());
+        };
+        let lines: Vec<i32> = lines.iter().map(|line| line.cast_signed()).collect();
+        let call = query(sql(&postgres, include_str!("call.sql")))
+            .bind(group)
+            .bind(lines);
+        call.execute(postgres.client())
+            .await
+            .map_err(HandlerError::retry)?;
         Ok(())
     }
 
-    pub(crate) async fn calls(&self) -> u64 {
+    /// How often handlers were called with each line.
+    pub(crate) async fn calls(&self) -> Calls {
         let Some(postgres) = self.postgres() else {
-            return CALLS.load(SeqCst);
+            return CALLS.lock().unwrap_or_else(PoisonError::into_inner).clone();
         };
-        let calls = query_scalar(sql(&postgres, include_str!("calls.sql")));
-        let calls: i64 = calls
-            .fetch_one(postgres.client())
-            .await
-            .expect("they are counted");
-        calls.try_into().expect("it counts upwards")
+        let rows = query(sql(&postgres, include_str!("calls.sql")));
+        let rows = rows.fetch_all(postgres.client()).await.expect("they are counted");
+        let calls = rows.iter().map(|row| {
+            let line = row.get::<i32, _>(1).cast_unsigned();
+            let count = row.get::<i64, _>(2).cast_unsigned();
+            ((row.get(0), line), count)
+        });
+        calls.collect()
     }
 
     /// Writes an effect outside of any unit of work.

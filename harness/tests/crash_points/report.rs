@@ -22,6 +22,8 @@ pub(crate) struct Told {
     pub(crate) broken: Vec<String>,
     /// How often handlers were called.
     pub(crate) calls: u64,
+    /// How often with one message at most.
+    pub(crate) most: u64,
     /// How long it took from the point until nothing waited any more; unless nothing was taken away or stood still.
     pub(crate) recovered_ms: Option<u64>,
     /// How often the first member, if it has lived to tell, has reached each point.
@@ -34,6 +36,7 @@ impl Told {
         Self {
             broken: judgement.broken,
             calls: judgement.calls,
+            most: judgement.most,
             recovered_ms: recovered.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             hits: hits(),
         }
@@ -101,7 +104,7 @@ impl Report {
             .or_default();
         sum.trials += 1;
         sum.calls += told.calls;
-        sum.most = sum.most.max(told.calls);
+        sum.most = sum.most.max(told.most);
         let point = spot.map_or("", |spot| spot.point.name());
         sum.slowest = sum.slowest.max(told.recovered_ms.map(|time| (time, point)));
     }
@@ -115,7 +118,7 @@ impl fmt::Display for Report {
             let style = style.name();
             write!(
                 f,
-                "{place}: {style}: {action}: {} trials, {} calls, {} at most",
+                "{place}: {style}: {action}: {} trials, {} calls, {} at most with one message",
                 sum.trials, sum.calls, sum.most
             )?;
             if let Some((time, point)) = sum.slowest {

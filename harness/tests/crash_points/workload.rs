@@ -1,23 +1,21 @@
-//! What is published and handled: small, and through every point.
+//! What is published and handled, one by one or several at a time: small, and through every point of that.
 
 use std::{
     borrow::Cow,
-    num::NonZeroUsize,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use headless::{
-    Backoff, BatchContext, Builder, Consumer, Context, Environment, Event, HandlerError, HandlerResult,
-    Headless, Inbox, Memory, Ordered, Postgres, Preset, PublishExt, Retry, Runtime, Spawner,
+    BatchContext, Builder, Context, Event, HandlerError, HandlerResult, Inbox, Memory, Ordered, Postgres,
+    PublishExt, Retry, Runtime,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     action::Style,
-    place::{
-        BoxError, Effect, Place, publish_in_memory, publish_in_postgres, write_in_memory, write_in_postgres,
-    },
+    part::{self, APART, Manner, OF_A_FAULT, PREFETCH, Part, lines, until_it_succeeds},
+    place::{BoxError, Effect, Place, publish_in_memory, write_in_memory, write_in_postgres},
 };
 
 /// The group that works in units of work, in the order of each key.
@@ -32,22 +30,10 @@ pub(crate) const DEAD_LETTERS: &str = "dead-letters";
 /// How many orders there are, and notes.
 pub(crate) const ORDERS: u32 = 12;
 pub(crate) const NOTES: u32 = 4;
-/// Lines of different trials on the same servers are this far apart.
-const APART: u32 = 1_000;
-const PREFETCH: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 /// The most orders of a batch: few, so that not every one has an order in it which cannot be handled in company.
 const TWO: usize = 2;
 /// How long a batch waits for company.
 const GATHERED: Duration = Duration::from_millis(20);
-
-/// The calls of handlers where nothing happens: each order and note, the order that fails once, the two that stand behind
-/// it, which are called before the store says so, and the scrap.
-///
-/// Several at a time: at most one call more for each order, whose batch has failed and which goes alone then.
-const CALLS: u64 = (ORDERS + NOTES) as u64 + 1 + 2 + 1;
-/// The most calls for the one fault: all that a member may have in its hands of each of its three subscriptions comes again,
-/// and is called before the store says where it stands; and who publishes again publishes notes and scrap a second time.
-pub(crate) const MOST_CALLS: u64 = CALLS + 2 * 3 * PREFETCH.get() as u64 + NOTES as u64 + 1;
 
 static TOGETHER: AtomicU64 = AtomicU64::new(0);
 
@@ -105,22 +91,12 @@ impl Event for Order {
     }
 }
 
-/// The first lines of a trial.
-pub(crate) fn lines(trial: u32, count: u32) -> impl Iterator<Item = u32> {
-    (0..count).map(move |line| trial * APART + line)
-}
-
-/// Whether a line is of this trial.
-pub(crate) const fn is_of(trial: u32, line: u32) -> bool {
-    line / APART == trial
-}
-
 macro_rules! unordered {
     ($($(#[$doc:meta])* $event:ident $topic:literal)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-        struct $event {
-            line: u32,
+        pub(crate) struct $event {
+            pub(crate) line: u32,
         }
 
         impl Event for $event {
@@ -142,40 +118,35 @@ unordered! {
     Scrap "trial.scrap"
 }
 
-/// How an application uses what there is: as it should, or so that the trials have to notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
-    Careful,
-    /// Its effects are outside of their unit of work.
-    EffectApart,
-    /// It notes that it has published, and publishes then.
-    NoteFirst,
-    /// It commits what it was to give up.
-    RollBackLate,
-    /// It does not ask for the order of keys.
-    OutOfOrder,
-    /// It takes what cannot be handled for done.
-    Swallow,
-    /// It tries again, and at once, what cannot be handled.
-    Insist,
-    /// Of several at a time it handles the first alone.
-    FirstAlone,
+/// The most calls with a message: one for each round that it needs, one more where it may be called before the store says
+/// that it stands behind one that is parked, and what a [fault costs](OF_A_FAULT).
+///
+/// Several at a time: each call in company may be followed by one alone, since it fails for the company's sake.
+pub(crate) fn most_calls(style: Style, group: &str, line: u32) -> u64 {
+    let needed = match group {
+        WORK => {
+            let order = Order { line };
+            let key = order.key();
+            let stands_behind = (0..line)
+                .map(|line| Order { line })
+                .any(|before| before.fate() == Fate::FailsOnce && before.key() == key);
+            1 + u64::from(order.fate() == Fate::FailsOnce) + u64::from(stands_behind)
+        }
+        // Who publishes again publishes it a second time, and without an inbox nobody knows.
+        SCRAP => 2,
+        _ => 1,
+    };
+    let ways = match style {
+        Style::Batch if group != SCRAP => 2,
+        _ => 1,
+    };
+    ways * (needed + OF_A_FAULT)
 }
 
-/// What a member does.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Part {
-    /// The number of the trial on its servers.
-    pub(crate) trial: u32,
-    pub(crate) publishes: bool,
-    pub(crate) manner: Manner,
-    pub(crate) style: Style,
-}
-
-/// Runs a member until everything is settled that it publishes, or that waits already.
+/// Runs a member.
 pub(crate) async fn serve(place: &Place, lease: Duration, part: Part) -> Result<(), BoxError> {
     let runtime = builder(place, lease, part).start().await?;
-    if part.publishes {
+    if part.publishes() {
         publish_all(place, &runtime, part).await;
     }
     runtime.settled(Duration::from_mins(1)).await?;
@@ -183,22 +154,16 @@ pub(crate) async fn serve(place: &Place, lease: Duration, part: Part) -> Result<
     Ok(())
 }
 
-/// Even its renewals run on the runtime of the caller, and stop with it.
 fn builder(place: &Place, lease: Duration, Part { manner, style, .. }: Part) -> Builder {
-    let soon = Backoff::exponential(Duration::from_millis(10), Duration::from_millis(50));
-    let retry = Retry::exponential(Duration::from_millis(50), Duration::from_millis(100));
-    let retry = if manner == Manner::Insist {
-        retry.inline(20).rounds(2)
-    } else {
-        retry.inline(0)
-    };
     let group = |name| {
-        Consumer::group(name)
-            .lease(lease)
-            .visibility(lease)
-            .prefetch(PREFETCH)
-            .park_poll(Duration::from_millis(100))
-            .retry(retry)
+        let group = part::group(name, lease);
+        if manner == Manner::Insist {
+            // Fewer calls than one fault costs over all messages.
+            let at_once = Duration::from_millis(1);
+            group.retry(Retry::exponential(at_once, at_once).inline(9).rounds(2))
+        } else {
+            group
+        }
     };
     let (work_in, audit_in, scrap_in) = (place.clone(), place.clone(), place.clone());
     let in_order = if manner == Manner::OutOfOrder {
@@ -207,36 +172,34 @@ fn builder(place: &Place, lease: Duration, Part { manner, style, .. }: Part) -> 
         group(WORK).ordered_by_key()
     };
     let work = match style {
-        Style::Single => in_order.on(move |order: Order, cx| {
-            let place = work_in.clone();
-            async move { work(&place, order, &cx, manner).await }
-        }),
         Style::Batch => in_order.batch(TWO, GATHERED, move |orders: Vec<Order>, cx| {
             let place = work_in.clone();
             async move { work_together(&place, &orders, &cx, manner).await }
         }),
+        _ => in_order.on(move |order: Order, cx| {
+            let place = work_in.clone();
+            async move { work(&place, order, &cx, manner).await }
+        }),
     };
     let around = group(AUDIT).inbox(Inbox::Around);
     let audit = match style {
-        Style::Single => around.on(move |note: Note, _| {
-            let place = audit_in.clone();
-            async move { audit(&place, &[note]).await }
-        }),
         Style::Batch => around.batch(PREFETCH.get(), GATHERED, move |notes: Vec<Note>, _| {
             let place = audit_in.clone();
             async move { audit(&place, &notes).await }
         }),
+        _ => around.on(move |note: Note, _| {
+            let place = audit_in.clone();
+            async move { audit(&place, &[note]).await }
+        }),
     };
-    let scrap = group(SCRAP).inbox(Inbox::Off).on(move |_: Scrap, _| {
+    let scrap = group(SCRAP).inbox(Inbox::Off).on(move |scrap: Scrap, _| {
         let place = scrap_in.clone();
         async move {
-            place.count_call().await.map_err(HandlerError::retry)?;
+            place.count_call(SCRAP, &[scrap.line]).await?;
             Err(HandlerError::permanent("as planned"))
         }
     });
-    Headless::builder("trial")
-        .environment(Environment::system(Spawner::current(), "trial"))
-        .any_store(&place.store)
+    part::builder(place, lease)
         .any_transport(&place.transport)
         .topic::<Order>(Ordered::partitions(2))
         .topic::<Note>(Ordered::no())
@@ -245,14 +208,11 @@ fn builder(place: &Place, lease: Duration, Part { manner, style, .. }: Part) -> 
         .consumer(work)
         .consumer(audit)
         .consumer(scrap)
-        .preset(Preset::Development)
-        .relay_lease(lease)
-        .relay_attempts(2)
-        .relay_backoff(soon)
 }
 
 async fn audit(place: &Place, notes: &[Note]) -> HandlerResult {
-    place.count_call().await.map_err(HandlerError::retry)?;
+    let lines: Vec<u32> = notes.iter().map(|note| note.line).collect();
+    place.count_call(AUDIT, &lines).await?;
     for note in notes {
         let effect = Effect {
             group: AUDIT.to_owned(),
@@ -265,7 +225,7 @@ async fn audit(place: &Place, notes: &[Note]) -> HandlerResult {
 }
 
 async fn work(place: &Place, order: Order, cx: &Context, manner: Manner) -> HandlerResult {
-    place.count_call().await.map_err(HandlerError::retry)?;
+    place.count_call(WORK, &[order.line]).await?;
     match order.fate() {
         Fate::FailsOnce if cx.attempt().round == 1 => return Err(HandlerError::retry("as planned")),
         Fate::Dead if manner == Manner::Swallow => return Ok(()),
@@ -275,26 +235,19 @@ async fn work(place: &Place, order: Order, cx: &Context, manner: Manner) -> Hand
         Fate::FailsOnce | Fate::Handled => {}
     }
     let effect = effect_of(order);
-    if place.postgres().is_some() {
-        let mut work = cx.begin::<Postgres>().await?;
-        let written = write_in_postgres(place, &mut work, &effect).await;
-        written.map_err(HandlerError::retry)?;
+    if manner == Manner::EffectApart {
+        let work = cx.begin::<Memory>().await?;
+        place.write_alone(&effect).await.map_err(HandlerError::retry)?;
         work.commit().await?;
-    } else {
-        let mut work = cx.begin::<Memory>().await?;
-        if manner == Manner::EffectApart {
-            place.write_alone(&effect).await.map_err(HandlerError::retry)?;
-        } else {
-            write_in_memory(&mut work, &effect).await?;
-        }
-        work.commit().await?;
+        return Ok(());
     }
-    Ok(())
+    part::commit_effect(place, cx, &effect).await
 }
 
 /// Several in one unit of work. Who cannot be handled takes its company down with it, and then stands alone.
 async fn work_together(place: &Place, orders: &[Order], cx: &BatchContext, manner: Manner) -> HandlerResult {
-    place.count_call().await.map_err(HandlerError::retry)?;
+    let lines: Vec<u32> = orders.iter().map(|order| order.line).collect();
+    place.count_call(WORK, &lines).await?;
     match orders {
         [alone] if alone.fate() == Fate::Dead => return Err(HandlerError::permanent("as planned")),
         [alone] if alone.fate() == Fate::Discarded => return Err(HandlerError::discard("as planned")),
@@ -347,7 +300,7 @@ fn effect_of(order: Order) -> Effect {
 async fn publish_all(place: &Place, runtime: &Runtime, Part { trial, manner, .. }: Part) {
     until_it_succeeds(async || give_up(place, runtime, Order::rolled_back(trial), manner).await).await;
     for order in Order::all(trial) {
-        until_it_succeeds(async || publish_once(place, runtime, order, manner).await).await;
+        until_it_succeeds(async || publish_order(place, runtime, order, manner).await).await;
     }
     let publisher = runtime.publisher();
     for line in lines(trial, NOTES) {
@@ -359,28 +312,19 @@ async fn publish_all(place: &Place, runtime: &Runtime, Part { trial, manner, .. 
     }
 }
 
-async fn publish_once(
+async fn publish_order(
     place: &Place,
     runtime: &Runtime,
     order: Order,
     manner: Manner,
 ) -> Result<(), BoxError> {
-    if place.postgres().is_some() {
-        let mut work = runtime.begin::<Postgres>().await?;
-        if publish_in_postgres(place, &mut work, order.line).await? {
-            work.publish(&order).await?;
-            work.commit().await?;
-        }
-    } else {
-        let mut work = runtime.begin::<Memory>().await?;
-        let is_new = publish_in_memory(&mut work, order.line).await?;
-        if is_new && manner == Manner::NoteFirst {
-            work.commit().await?;
-            runtime.publisher().publish(&order).await?;
-        } else if is_new {
-            work.publish(&order).await?;
-            work.commit().await?;
-        }
+    if manner != Manner::NoteFirst {
+        return part::publish_once(place, runtime, order.line, &order).await;
+    }
+    let mut work = runtime.begin::<Memory>().await?;
+    if publish_in_memory(&mut work, order.line).await? {
+        work.commit().await?;
+        runtime.publisher().publish(&order).await?;
     }
     Ok(())
 }
@@ -401,10 +345,4 @@ async fn give_up(place: &Place, runtime: &Runtime, order: Order, manner: Manner)
         }
     }
     Ok(())
-}
-
-async fn until_it_succeeds(what: impl AsyncFn() -> Result<(), BoxError>) {
-    while what().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

@@ -179,7 +179,12 @@ impl Run {
             return;
         }
         let (name, owner) = (&self.group.name, self.group.environment.owner);
-        let abandon = self.store.parked.abandon(name, owner, &claims, &how);
+        let abandon = async {
+            CrashPoint::ParkReturning.reach()?;
+            let settled = self.store.parked.abandon(name, owner, &claims, &how).await?;
+            CrashPoint::ParkReturned.reach()?;
+            Ok(settled)
+        };
         match store_call(&*self.group.environment.clock, "parked.abandon", abandon).await {
             Ok(settled) if settled.is_complete() => {}
             Ok(settled) => {

@@ -667,7 +667,15 @@ impl<'a> Process<'a> {
         self.hold = None;
         let claims = [Claim::new(self.item.message.id, epoch)];
         let clock = &*self.group.environment.clock;
-        let release = store.inbox.release(&self.group.name, owner, &claims, attempt);
+        let release = async {
+            CrashPoint::InboxReleasing.reach()?;
+            let released = store
+                .inbox
+                .release(&self.group.name, owner, &claims, attempt)
+                .await?;
+            CrashPoint::InboxReleased.reach()?;
+            Ok(released)
+        };
         if let Err(error) = store_call(clock, "inbox.release", release).await {
             tracing::warn!(group = %self.group.name, id = %self.item.message.id, %error, "releasing a hold failed; it ends with its lease");
         }

@@ -137,19 +137,15 @@ impl Session {
 
     /// Asks the transport to settle these; answers for each.
     async fn settle_all(&self, batch: &[Settlement]) -> Vec<Result<()>> {
-        let failed = |error: &Error| {
-            let again = |_| Err(Error::new(error.kind(), error.message().to_owned()));
-            batch.iter().map(again).collect()
-        };
         if let Err(error) = CrashPoint::ConsumerSettling.reach() {
-            return failed(&error);
+            return each(batch, &error);
         }
         let span = trace::settle(self.system, &self.group, &self.topic, batch.len());
         let answers = self.subscriber.settle(batch).instrument(span.clone()).await;
         show_failure(&span, answers.iter().find_map(|answer| answer.as_ref().err()));
         match CrashPoint::ConsumerSettled.reach() {
             Ok(()) => answers,
-            Err(error) => failed(&error),
+            Err(error) => each(batch, &error),
         }
     }
 
@@ -169,7 +165,7 @@ impl Session {
             let answers = tokio::select! {
                 biased;
                 () = self.finished.cancelled() => return,
-                answers = self.subscriber.extend(&tokens, visibility) => answers,
+                answers = self.extend_all(&tokens, visibility) => answers,
             };
             let failed = answers.iter().filter(|answer| answer.is_err()).count();
             if failed > 0 {
@@ -179,11 +175,29 @@ impl Session {
         }
     }
 
+    /// Asks the transport to keep these deliveries; answers for each.
+    async fn extend_all(&self, tokens: &[DeliveryToken], visibility: Duration) -> Vec<Result<()>> {
+        if let Err(error) = CrashPoint::ConsumerExtending.reach() {
+            return each(tokens, &error);
+        }
+        let answers = self.subscriber.extend(tokens, visibility).await;
+        match CrashPoint::ConsumerExtended.reach() {
+            Ok(()) => answers,
+            Err(error) => each(tokens, &error),
+        }
+    }
+
     fn take(&self) -> Vec<Settlement> {
         let mut pending = lock(&self.pending);
         let most = pending.len().min(MOST);
         pending.drain(..most).collect()
     }
+}
+
+/// The same error for each of these.
+fn each<T>(of: &[T], error: &Error) -> Vec<Result<()>> {
+    let again = |_| Err(Error::new(error.kind(), error.message().to_owned()));
+    of.iter().map(again).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

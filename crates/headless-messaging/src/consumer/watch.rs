@@ -11,7 +11,7 @@ use std::{
 
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use headless_abstractions::{Claim, Clock, GroupName, InboxStore, Owner, Result, Settled, TopicName};
-use headless_core::{Asked, Life, metric, store_call};
+use headless_core::{Asked, CrashPoint, Life, metric, store_call};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -242,7 +242,12 @@ impl Watch {
         }
         let (lease, asked_at, clock) = (self.0.lease, self.now(), self.0.clock.clone());
         let ask = async move {
-            let renew = inbox.renew(&group, owner, &claims, lease);
+            let renew = async {
+                CrashPoint::InboxRenewing.reach()?;
+                let settled = inbox.renew(&group, owner, &claims, lease).await?;
+                CrashPoint::InboxRenewed.reach()?;
+                Ok(settled)
+            };
             let outcome = store_call(&*clock, "inbox.renew", renew).await;
             Renewal {
                 claims,

@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use headless_abstractions::{InboxParts, OutboxParts, Result};
-use headless_core::{Environment, Next, TaskSpec};
+use headless_core::{CrashPoint, Environment, Next, TaskSpec};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -123,13 +123,17 @@ impl Task {
         } = self.config;
         let mut round = Round::default();
         if let Some(outbox) = &self.outbox {
-            round.note(outbox.store.purge(outbox_history, batch), batch).await;
+            let points = (CrashPoint::OutboxPurging, CrashPoint::OutboxPurged);
+            let purge = outbox.store.purge(outbox_history, batch);
+            round.note(between(points, purge), batch).await;
         }
         if let Some(inbox) = &self.inbox {
-            round.note(inbox.inbox.purge(marks, batch), batch).await;
-            round
-                .note(inbox.dead_letters.purge(dead_letters, batch), batch)
-                .await;
+            let points = (CrashPoint::InboxPurging, CrashPoint::InboxPurged);
+            let purge = inbox.inbox.purge(marks, batch);
+            round.note(between(points, purge), batch).await;
+            let points = (CrashPoint::LetterPurging, CrashPoint::LetterPurged);
+            let purge = inbox.dead_letters.purge(dead_letters, batch);
+            round.note(between(points, purge), batch).await;
         }
         match round {
             Round {
@@ -139,6 +143,17 @@ impl Task {
             Round { .. } => Ok(Next::Wait),
         }
     }
+}
+
+/// One purge, between its two points.
+async fn between(
+    (before, after): (CrashPoint, CrashPoint),
+    purge: impl Future<Output = Result<u64>>,
+) -> Result<u64> {
+    before.reach()?;
+    let purged = purge.await?;
+    after.reach()?;
+    Ok(purged)
 }
 
 #[derive(Debug, Default)]

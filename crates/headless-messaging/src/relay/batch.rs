@@ -191,8 +191,10 @@ pub(super) async fn give_back(shared: &Shared, claims: &[Claim], after: Duration
         return Ok(());
     }
     let how = Abandon::unused().with_after(after);
+    CrashPoint::RelayReturning.reach()?;
     let abandon = shared.outbox.abandon(shared.environment.owner, claims, &how);
     let settled = shared.store_call("outbox.abandon", abandon).await?;
+    CrashPoint::RelayReturned.reach()?;
     note_lost("give back", &settled);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use headless_abstractions::{Claim, Clock, Error, ErrorKind, OutboxStore, Owner};
-use headless_core::{Asked, store_call};
+use headless_core::{Asked, CrashPoint, store_call};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
@@ -92,8 +92,13 @@ async fn renew(
 ) {
     tokio::time::sleep(first).await;
     while !claims.is_empty() {
-        let renewed = store_call(&*clock, "outbox.renew", outbox.renew(owner, &claims, lease)).await;
-        match renewed {
+        let renew = async {
+            CrashPoint::RelayRenewing.reach()?;
+            let settled = outbox.renew(owner, &claims, lease).await?;
+            CrashPoint::RelayRenewed.reach()?;
+            Ok(settled)
+        };
+        match store_call(&*clock, "outbox.renew", renew).await {
             Ok(settled) if settled.is_complete() => {}
             Ok(settled) => {
                 // What is under way cannot be called back; its acknowledgement will be refused.

@@ -195,6 +195,7 @@ async fn should_send_everything_when_commits_of_a_relay_are_hit_in_both_ways() {
             wanted.push(format!("o-{n}"));
             trial.publish(&wanted[n]).await.unwrap();
             trial.consumer.settled(MINUTE).await.unwrap();
+            assert!(trial.proxy.is_passing(), "COMMIT {n} was not hit: {fault:?}");
         }
         let wanted: Vec<_> = wanted.iter().map(String::as_str).collect();
         trial.assert_handled_once(&wanted).await;
