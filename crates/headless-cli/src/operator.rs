@@ -45,7 +45,7 @@ pub(crate) async fn store(place: &PlaceArgs) -> Result<AnyStore> {
 
 /// The URL, so that connecting changes no schema unless it says so itself: who looks at a store does not update the
 /// services that use it.
-fn unmigrated(url: &str) -> String {
+pub(crate) fn unmigrated(url: &str) -> String {
     let scheme = url.split(':').next().unwrap_or_default().to_ascii_lowercase();
     if !["postgres", "postgresql"].contains(&&*scheme) || url.contains("migrate=") {
         return url.to_owned();
