@@ -133,6 +133,7 @@ flags! {
     priority: "priority", |c| c.priority;
     per_instance_groups: "per_instance_groups", |c| c.per_instance_groups;
     stable_foreign_ids: "stable_foreign_ids", |c| c.stable_foreign_ids;
+    repartition: "repartition", |c| c.repartition;
     max_payload: "max_payload", |c| c.max_payload.is_some();
 }
 

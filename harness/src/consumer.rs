@@ -21,6 +21,7 @@ mod odd;
 mod pair;
 mod parking;
 mod process;
+mod repartition;
 mod retries;
 mod shutdown;
 mod steering;
@@ -67,6 +68,7 @@ pub(crate) fn cases<F: Both>() -> Vec<Case<F>> {
         delivering::cases(),
         lanes::cases(),
         take_over::cases(),
+        repartition::cases(),
         batches::cases(),
         retries::cases(),
         parking::cases(),

@@ -88,6 +88,12 @@ mutations! {
         SwallowDeclareError,
         /// What of a refused declaration was possible is made.
         DeclareInPart,
+        /// A change of a topic's order that is refused is reported as done.
+        SwallowRepartitionError,
+        /// A change of a topic's order is answered and not done.
+        ForgetRepartition,
+        /// A topic's order is changed whatever groups hold of it, which is lost.
+        RepartitionLosesWhatWaits,
         /// A group begins when its first member comes.
         GroupsBeginLate,
         /// A group begins now, wherever it was to begin.

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use headless_abstractions::{
     Delivery, DeliveryToken, Error, GroupName, Message, Priority, Received, Redelivery, Result, Sent,
-    Settlement, StartFrom, Subscriber, Subscription, Topology, Transport, TransportCapabilities,
-    TransportInfo,
+    Settlement, StartFrom, Subscriber, Subscription, TopicName, TopicOrder, Topology, Transport,
+    TransportCapabilities, TransportInfo,
 };
 
 use crate::{
@@ -130,6 +130,10 @@ impl Transport for RestrictedTransport {
 
     async fn lag(&self, group: &GroupName) -> Result<u64> {
         self.0.lag(group).await
+    }
+
+    async fn repartition(&self, _topic: &TopicName, _order: TopicOrder) -> Result<TopicOrder> {
+        Err(unsupported("`repartition`"))
     }
 
     async fn ping(&self) -> Result<()> {

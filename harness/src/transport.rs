@@ -16,6 +16,7 @@ mod ordering;
 mod receiving;
 mod redelivery;
 mod refusing;
+mod repartition;
 mod sending;
 mod settling;
 mod takeover;
@@ -37,6 +38,7 @@ pub(crate) fn cases<F: TransportFixture>() -> Vec<Case<F>> {
         ordering::cases(),
         takeover::cases(),
         assignment::cases(),
+        repartition::cases(),
         load::cases(),
         facts::cases(),
     ]

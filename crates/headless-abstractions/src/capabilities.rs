@@ -65,6 +65,9 @@ pub struct TransportCapabilities {
     /// The ids that foreign messages are given are the same at each delivery.
     /// Describes; case `should_derive_a_stable_id_when_the_producer_is_foreign`.
     pub stable_foreign_ids: bool,
+    /// The order of a topic, and its count of partitions, can be changed once nothing of it is on the transport.
+    /// Requested by `repartition`; case `should_keep_key_order_when_repartitioned_under_load`.
+    pub repartition: bool,
     /// The largest payload in bytes. A larger one is refused with `TooLarge`, before any I/O.
     /// Case `should_refuse_a_payload_when_over_the_limit`.
     pub max_payload: Option<NonZeroUsize>,
@@ -100,6 +103,7 @@ impl TransportCapabilities {
             priority: false,
             per_instance_groups: false,
             stable_foreign_ids: false,
+            repartition: false,
             max_payload: None,
         }
     }
@@ -118,6 +122,7 @@ impl TransportCapabilities {
         with_priority priority
         with_per_instance_groups per_instance_groups
         with_stable_foreign_ids stable_foreign_ids
+        with_repartition repartition
     }
 
     /// With this ordering guarantee.

@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
 
+use crate::{GroupName, TopicName};
+
 /// What went wrong, as far as a caller needs to tell cases apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -146,6 +148,31 @@ impl Error {
             format!("{field} is {actual} bytes, the limit is {limit}"),
         )
     }
+
+    /// [`ErrorKind::Conflict`] for a topic that cannot be changed while these groups hold messages of it, each with how
+    /// many. The first [`Self::NAMED_GROUPS`] are named. Trying again helps once they have settled them.
+    #[must_use]
+    pub fn undrained(topic: &TopicName, groups: &[(GroupName, u64)]) -> Self {
+        let named = groups.iter().take(Self::NAMED_GROUPS);
+        let mut held: Vec<String> = named.map(|(group, count)| format!("{group} {count}")).collect();
+        let others = groups.len().saturating_sub(Self::NAMED_GROUPS);
+        if others > 0 {
+            held.push(format!("and {others} groups more"));
+        }
+        Self::new(
+            ErrorKind::Conflict,
+            format!(
+                "messages of the topic wait for groups or are unsettled: {}; let their members settle them, or end a group \
+                 that nobody attends to with `headless groups remove`",
+                held.join(", ")
+            ),
+        )
+        .with_advice(RetryAdvice::Transient)
+        .with_resource(format!("topic {topic}"))
+    }
+
+    /// How many groups an error names at most.
+    pub const NAMED_GROUPS: usize = 10;
 
     /// Replaces the retry advice.
     #[must_use]
@@ -297,6 +324,23 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn should_name_a_bounded_number_of_groups_when_they_hold_a_topic() {
+        let topic = TopicName::parse("orders").unwrap();
+        let of = |count: usize| -> Vec<_> {
+            let group = |n: usize| (GroupName::parse(&format!("g{n}")).unwrap(), n as u64 + 1);
+            (0..count).map(group).collect()
+        };
+        let two = Error::undrained(&topic, &of(2));
+        assert_eq!(two.kind(), ErrorKind::Conflict);
+        assert!(two.is_retryable());
+        assert!(two.to_string().starts_with("topic orders: messages"), "{two}");
+        assert!(two.message().contains("g0 1, g1 2;"), "{two}");
+        let many = Error::undrained(&topic, &of(Error::NAMED_GROUPS + 3));
+        assert!(many.message().contains("g9 10, and 3 groups more;"), "{many}");
+        assert!(!many.message().contains("g10"), "{many}");
+    }
 
     #[test]
     fn should_print_one_line_when_context_is_partial() {

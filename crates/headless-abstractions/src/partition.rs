@@ -28,7 +28,7 @@ impl fmt::Display for Partition {
     }
 }
 
-/// How many partitions an ordered topic has, fixed when it is declared.
+/// How many partitions an ordered topic has: fixed when it is declared, until an operator changes it.
 ///
 /// ```
 /// use headless_abstractions::{PartitionKey, Partitions};

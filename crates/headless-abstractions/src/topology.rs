@@ -1,5 +1,7 @@
 //! What a process tells a transport about: its topics and groups.
 
+use std::fmt;
+
 use crate::{GroupName, Partitions, TopicName};
 
 /// Whether a topic keeps the order of its keys.
@@ -26,6 +28,17 @@ impl TopicOrder {
     #[must_use]
     pub const fn is_ordered(self) -> bool {
         matches!(self, Self::Partitioned(_))
+    }
+}
+
+impl fmt::Display for TopicOrder {
+    /// As in a sentence about a topic: `unordered`, `ordered with 16 partitions`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unordered => f.write_str("unordered"),
+            Self::Partitioned(partitions) if partitions.get() == 1 => f.write_str("ordered with 1 partition"),
+            Self::Partitioned(partitions) => write!(f, "ordered with {} partitions", partitions.get()),
+        }
     }
 }
 

@@ -4,7 +4,10 @@ use std::{fmt::Debug, num::NonZeroUsize, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{GroupName, Message, Owner, Result, Subscriber, TopicName, Topology, TransportCapabilities};
+use crate::{
+    Error, GroupName, Message, Owner, Result, Subscriber, TopicName, TopicOrder, Topology,
+    TransportCapabilities,
+};
 
 /// What a transport says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,8 +125,8 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// Blocks for a few round trips. Dropping the future leaves some of it declared.
     ///
     /// # Errors
-    /// `Conflict` for a topic that exists with another order or partition count, naming both and the command
-    /// `headless topics repartition`; `Unsupported` for what a capability rules out; `NotFound` for a group on a topic
+    /// `Conflict` for a topic that exists with another order or partition count, naming both and what to do: the command
+    /// `headless topics repartition`, or another topic where `repartition` is off; `Unsupported` for what a capability rules out; `NotFound` for a group on a topic
     /// that is neither named nor known; `Unavailable`, `Timeout`, `Denied`, `Closed`. Nothing of a request that is
     /// refused as `Conflict`, `Unsupported` or `NotFound` was made.
     async fn declare(&self, topology: &Topology) -> Result<()>;
@@ -140,8 +143,8 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// Dropping the future leaves each message either sent or not: their outcome is unknown.
     ///
     /// # Errors
-    /// For each message: `TooLarge` over the payload limit and `Invalid` for an ordered topic without a key or a
-    /// priority on one, both before any I/O; `Unsupported` for a delay or a priority that is not offered;
+    /// For each message: `TooLarge` over the payload limit, before any I/O; `Invalid` for an ordered topic without a key or a
+    /// priority on one, before it is sent; `Unsupported` for a delay or a priority that is not offered;
     /// `NotFound` for a topic that was never declared, or that is required and without a group; `Conflict` for a
     /// message kept back by an earlier one of its key; `Unavailable` (with outcome unknown where the broker may have
     /// it), `Timeout` (outcome unknown), `Denied`, `Closed`.
@@ -173,6 +176,37 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// # Errors
     /// `NotFound` for an unknown group; `Unavailable`, `Timeout`, `Denied`, `Closed`.
     async fn lag(&self, group: &GroupName) -> Result<u64>;
+
+    /// Gives a topic another order, or another count of partitions, once nothing of it is on the transport; answers with
+    /// the order that it had. With the order that it has, nothing changes. Needs `repartition`.
+    ///
+    /// It is done only while no group has a message of the topic that waits, is delayed or is unsettled. So whatever is
+    /// sent by the new order comes after everything that was sent by the old one has been settled, and each key keeps its order.
+    /// Other handles' sends go by the new order too, whatever they knew, and so does a delayed message that is sent afterwards. Groups
+    /// stay, and so do their members: these are told of the partitions that they held as revoked, and share the new ones.
+    /// What was sent before is not there any more for a group that begins with the oldest message.
+    ///
+    /// Atomicity: the look and the change are one step. No message is accepted in between; one that was accepted before is
+    /// seen. Repeating it changes nothing.
+    /// Concurrency: with sends, settlements and declarations from anywhere. Of several at once each is done or refused by
+    /// itself, one after the other.
+    /// Blocks for a few round trips; sends that are under way are waited for, within the provider's time-out.
+    /// Dropping the future leaves it done or not.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown topic; `Conflict` with advice to try again while groups hold messages of the topic,
+    /// naming them and how many ([`Error::undrained`]); `Unsupported` where `repartition` is off, and for an ordered topic where
+    /// `ordering` is; `Unavailable`, `Timeout` (outcome unknown where it may be done), `Denied`, `Closed`. Nothing is changed by
+    /// a request that is refused.
+    async fn repartition(&self, topic: &TopicName, order: TopicOrder) -> Result<TopicOrder> {
+        let _ = order;
+        Err(Error::unsupported(
+            "repartition is off: declare another topic with the order that is wanted, and move to it",
+        )
+        .with_operation("repartition")
+        .with_provider(self.info().name)
+        .with_resource(format!("topic {topic}")))
+    }
 
     /// Succeeds if the broker answers now.
     ///

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
 
-use crate::{dead::DeadArgs, groups::GroupsArgs, status::StatusArgs, tail::TailArgs};
+use crate::{dead::DeadArgs, groups::GroupsArgs, status::StatusArgs, tail::TailArgs, topics::TopicsArgs};
 
 /// Publish, and watch that nothing is lost.
 #[derive(Debug, Parser)]
@@ -23,7 +23,7 @@ Exit codes:
   3  the demo found something lost, doubled or overtaken; `migrate --check` found migrations that are missing; `dead`
      did not find, or could not change, something of what was asked for, and says why; `doctor` found something bad;
      `groups --wait` stored what is wanted, and not every live node has applied it in time; `groups remove` did not
-     find the group, or messages wait for it
+     find the group, or messages wait for it; `topics repartition` did not find the topic, or messages of it wait
 
 RUST_LOG sets what is logged to standard error, as in RUST_LOG=headless=debug; by default warnings.";
 
@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show the messages of a topic as they go by; none is taken from any group
     Tail(TailArgs),
+    /// Give a topic another count of partitions
+    Topics(TopicsArgs),
 }
 
 /// The arguments of `completions`.

@@ -7,8 +7,8 @@ mod remove;
 
 use anyhow::Result;
 
-pub(crate) use self::args::GroupsArgs;
 use self::args::GroupsCommand;
+pub(crate) use self::args::{GroupsArgs, time};
 pub(crate) use self::list::table;
 use crate::operator::Answer;
 

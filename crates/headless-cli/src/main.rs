@@ -17,6 +17,7 @@ mod status;
 mod survey;
 mod tail;
 mod text;
+mod topics;
 mod urls;
 
 use std::{
@@ -78,6 +79,7 @@ fn run(command: Command) -> Result<ExitCode> {
                 false => ExitCode::from(PENDING),
             }),
             Command::Publish(args) => publish::run(&args).await.map(code_of),
+            Command::Topics(args) => topics::run(&args).await.map(code_of),
             Command::Tail(args) => tail::run(&args).await.map(|()| ExitCode::SUCCESS),
             Command::Status(args) => status::run(&args).await.map(code_of),
         }

@@ -18,6 +18,8 @@ mod processes;
 mod processes_over_rabbitmq;
 #[path = "postgres/tail.rs"]
 mod tail;
+#[path = "postgres/topics.rs"]
+mod topics;
 #[path = "postgres/trial.rs"]
 mod trial;
 #[path = "postgres/world.rs"]

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    Error, GroupName, Message, OrderingGuarantee, Result, Sent, Subscriber, Subscription, Topology,
-    Transport, TransportCapabilities, TransportInfo,
+    Error, GroupName, Message, OrderingGuarantee, Result, Sent, Subscriber, Subscription, TopicName,
+    TopicOrder, Topology, Transport, TransportCapabilities, TransportInfo,
 };
 
 use crate::{Memory, broker::Turn, link::Link, subscriber::MemorySubscriber};
@@ -25,6 +25,7 @@ impl Transport for Memory {
             .with_replay_from_start(config.replay_capacity > 0)
             .with_priority(true)
             .with_per_instance_groups(true)
+            .with_repartition(true)
             .with_max_payload(config.max_payload);
         TransportInfo::new("memory", capabilities, "memory:")
     }
@@ -68,6 +69,14 @@ impl Transport for Memory {
         self.call("lag", |turn| turn.state.lag(group, turn.now))
             .await?
             .map_err(about("lag"))
+    }
+
+    async fn repartition(&self, topic: &TopicName, order: TopicOrder) -> Result<TopicOrder> {
+        self.call("repartition", |turn| {
+            turn.state.repartition(topic, order, turn.now)
+        })
+        .await?
+        .map_err(about("repartition"))
     }
 
     async fn ping(&self) -> Result<()> {

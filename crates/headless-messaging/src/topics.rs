@@ -11,7 +11,8 @@ use headless_abstractions::{Error, Partitions, Result, TopicName, TopicOrder, To
 pub struct Ordered(Option<u16>);
 
 impl Ordered {
-    /// Keeps the order of each key, over this many partitions (1 to 1 024). The count is fixed once declared.
+    /// Keeps the order of each key, over this many partitions (1 to 1 024). Once declared, the count is changed by
+    /// `headless topics repartition` alone.
     #[must_use]
     pub const fn partitions(count: u16) -> Self {
         Self(Some(count))

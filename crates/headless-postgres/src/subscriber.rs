@@ -61,7 +61,6 @@ struct Member {
     /// The group's id: one that is declared again under the same name is another.
     group: i32,
     to: Subscription,
-    parts: BTreeMap<i32, Part>,
     state: Mutex<State>,
     /// Told when something has changed here that a receive may wait for.
     changed: Notify,
@@ -82,6 +81,8 @@ struct Part {
 /// What a member knows of itself.
 #[derive(Debug, Default)]
 struct State {
+    /// The parts that its topics have, and those that they had and of which it still has to tell.
+    parts: BTreeMap<i32, Part>,
     paused: bool,
     held: Held,
     /// The prefetch keeps something back, perhaps: a settlement makes room for it.
@@ -104,7 +105,7 @@ struct State {
 
 impl State {
     /// What a receive of at most `max` deliveries returns, if there is anything.
-    fn take(&mut self, max: usize, parts: &BTreeMap<i32, Part>) -> Option<Received> {
+    fn take(&mut self, max: usize) -> Option<Received> {
         let mut revoked = std::mem::take(&mut self.lost);
         for part in std::mem::take(&mut self.wanted) {
             if let Some(hold) = self.holds.get(&part) {
@@ -115,7 +116,7 @@ impl State {
         }
         if !revoked.is_empty() {
             let revoked = revoked.iter().filter_map(|part| {
-                let part = parts.get(part)?;
+                let part = self.parts.get(part)?;
                 Some(Revoked::new(part.topic.clone(), part.partition?))
             });
             return Some(Received::new(Vec::new(), revoked.collect()));
@@ -194,7 +195,7 @@ impl PostgresSubscriber {
     fn take(&self, max: usize, turn: &mut Turn) -> Option<Received> {
         let (received, is_told) = {
             let mut state = self.state();
-            let received = state.take(max, &self.member.parts);
+            let received = state.take(max);
             (received, !state.given_up.is_empty())
         };
         if received.is_some() && is_told && turn.step.is_none() {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use headless_abstractions::{
     Error, ErrorKind, GroupName, Message, OrderingGuarantee, Result, Sent, Subscriber, Subscription,
-    Topology, Transport, TransportCapabilities, TransportInfo,
+    TopicName, TopicOrder, Topology, Transport, TransportCapabilities, TransportInfo,
 };
 use sqlx::Row;
 use tokio::{
@@ -33,6 +33,7 @@ pub(crate) mod clock;
 mod declare;
 mod housekeeping;
 mod instance;
+mod repartition;
 mod send;
 mod topics;
 
@@ -54,6 +55,7 @@ statements! {
         leave: "transport/leave",
         remove_group: "transport/remove_group",
         lag: "transport/lag",
+        repartition: "transport/repartition",
         maintain: "transport/maintain",
         beat: "transport/beat",
         end_instance: "transport/end_instance",
@@ -138,6 +140,7 @@ impl Transport for Postgres {
             .with_priority(true)
             .with_per_instance_groups(true)
             .with_stable_foreign_ids(true)
+            .with_repartition(true)
             .with_max_payload(config.max_payload);
         TransportInfo::new(NAME, capabilities, config.endpoint())
     }
@@ -187,6 +190,10 @@ impl Transport for Postgres {
                 Ok(u64::try_from(lag).unwrap_or(0))
             })
             .await
+    }
+
+    async fn repartition(&self, topic: &TopicName, order: TopicOrder) -> Result<TopicOrder> {
+        repartition::repartition(&self.shared, topic, order).await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -26,6 +26,8 @@ mod outbox;
 mod pgbouncer;
 #[path = "postgres/publish.rs"]
 mod publish;
+#[path = "postgres/repartition.rs"]
+mod repartition;
 #[path = "postgres/rights.rs"]
 mod rights;
 #[path = "statements.rs"]

@@ -49,7 +49,8 @@ pub use headless_abstractions::{
     DesiredState, Edit, Edited, Error, ErrorKind, Failure, FailureCause, Finding, GroupName, HeaderName,
     HeaderValue, Headers, IdempotencyKey, InboxStats, Incarnation, Message, MessageId, MessageType,
     NodeEntry, NodeFacts, NodeState, Origin, OutboxStats, Page, ParkLimits, PartitionKey, Priority,
-    Redelivery, Redrive, Redriven, Result, RetryAdvice, StartFrom, Tenant, TopicName, TraceContext, TraceIds,
+    Redelivery, Redrive, Redriven, Result, RetryAdvice, StartFrom, Tenant, TopicName, TopicOrder,
+    TraceContext, TraceIds,
 };
 pub use headless_core::{
     Backoff, Changed, Codec, Codecs, Control, Environment, Event, HandlerError, HandlerResult, Json,

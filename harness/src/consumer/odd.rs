@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use headless_abstractions::{
     Abandon, Appended, Arrival, Claim, ClaimParked, DeliveryToken, Error, ErrorKind, GroupName, Hold, Marked,
     Message, OwnedTx, Owner, Park, ParkLimits, Parked, ParkedRow, ParkedStore, Received, Result, Sent,
-    Settled, Settlement, Store, StoreId, StoreParts, StoreTx, Subscriber, Subscription, Topology, Transport,
-    TransportInfo, UnitOfWorkStore,
+    Settled, Settlement, Store, StoreId, StoreParts, StoreTx, Subscriber, Subscription, TopicName,
+    TopicOrder, Topology, Transport, TransportInfo, UnitOfWorkStore,
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -82,6 +82,10 @@ impl Transport for OddTransport {
 
     async fn lag(&self, group: &GroupName) -> Result<u64> {
         self.inner.lag(group).await
+    }
+
+    async fn repartition(&self, topic: &TopicName, order: TopicOrder) -> Result<TopicOrder> {
+        self.inner.repartition(topic, order).await
     }
 
     async fn ping(&self) -> Result<()> {

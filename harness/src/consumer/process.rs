@@ -7,6 +7,7 @@ use headless_abstractions::{Clock, GroupName, Message, Result, Transport};
 use headless_core::{Backoff, Environment, Event, Retry, SeededRandom, Spawner, State};
 use headless_messaging::{
     CircuitBreaker, Consumer, ConsumerHandle, ConsumerStats, Inbox, Messaging, Ordered, PauseReason, Plan,
+    Publisher,
 };
 
 use super::{
@@ -197,6 +198,11 @@ impl<F: Both> Process<F> {
     /// Its handle on the transport.
     pub(super) fn driver(&self) -> &dyn Transport {
         &*self.transport.driver
+    }
+
+    /// What it publishes with: through the outbox of its store, if it has one.
+    pub(super) fn publisher(&self) -> &Publisher {
+        self.messaging.publisher()
     }
 
     /// Sends messages, all of which must be accepted.

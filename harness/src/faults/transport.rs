@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use headless_abstractions::{
     DeliveryToken, Error, ErrorKind, GroupName, Message, Received, Result, Sent, Settlement, Subscriber,
-    Subscription, Topology, Transport, TransportInfo,
+    Subscription, TopicName, TopicOrder, Topology, Transport, TransportInfo,
 };
 
 use super::{Faults, Op, refused_of};
@@ -91,6 +91,11 @@ impl Transport for FaultyTransport {
         self.faults
             .call(Op::before("lag"), || self.inner.lag(group))
             .await
+    }
+
+    async fn repartition(&self, topic: &TopicName, order: TopicOrder) -> Result<TopicOrder> {
+        let repartition = || self.inner.repartition(topic, order);
+        self.faults.call(Op::any("repartition"), repartition).await
     }
 
     async fn ping(&self) -> Result<()> {

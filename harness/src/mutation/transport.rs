@@ -36,6 +36,7 @@ struct State {
     groups: Mutex<BTreeSet<GroupName>>,
     first_group: Mutex<BTreeMap<TopicName, GroupName>>,
     late: Mutex<Vec<GroupSpec>>,
+    declared: Mutex<Vec<GroupSpec>>,
     holders: Mutex<BTreeMap<(GroupName, MessageId), Holder>>,
     unsettled: AtomicI64,
     kept: Mutex<Vec<Arc<dyn Subscriber>>>,
@@ -143,6 +144,20 @@ impl MutantTransport {
         answer
     }
 
+    /// Makes the groups that were declared on this topic anew.
+    async fn empty(&self, topic: &TopicName) -> Result<()> {
+        let specs: Vec<GroupSpec> = lock(&self.shared.0.declared)
+            .iter()
+            .filter(|spec| spec.topic == *topic)
+            .cloned()
+            .collect();
+        for spec in specs {
+            self.inner.remove_group(&spec.group).await?;
+            self.inner.declare(&Topology::new().with_group(spec)).await?;
+        }
+        Ok(())
+    }
+
     /// Declares what the subscription wants, whatever it is.
     async fn make_up(&self, to: &Subscription) -> Result<()> {
         for topic in &to.topics {
@@ -230,6 +245,7 @@ impl Transport for MutantTransport {
                 }
             }
         }
+        lock(&self.shared.0.declared).extend(topology.groups.iter().cloned());
         let answer = match self.mutation {
             Mutation::DeclareInPart => self.declare_in_part(topology).await,
             _ => self.inner.declare(&self.changed(topology)).await,
@@ -276,6 +292,25 @@ impl Transport for MutantTransport {
             }
             _ => lag,
         })
+    }
+
+    async fn repartition(&self, topic: &TopicName, order: TopicOrder) -> Result<TopicOrder> {
+        self.closed().await?;
+        if self.mutation == Mutation::ForgetRepartition {
+            return Ok(order);
+        }
+        let answer = self.inner.repartition(topic, order).await;
+        match self.mutation {
+            Mutation::SwallowRepartitionError => Ok(answer.unwrap_or(order)),
+            Mutation::RepartitionLosesWhatWaits => match answer {
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    self.empty(topic).await?;
+                    self.inner.repartition(topic, order).await
+                }
+                answer => answer,
+            },
+            _ => answer,
+        }
     }
 
     async fn ping(&self) -> Result<()> {

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use headless_abstractions::{
     Delivery, DeliveryToken, Error, ErrorKind, GroupName, Message, Received, Result, Sent, Settlement,
-    Subscriber, Subscription, Topology, Transport, TransportInfo,
+    Subscriber, Subscription, TopicName, TopicOrder, Topology, Transport, TransportInfo,
 };
 use headless_memory::Memory;
 
@@ -119,6 +119,16 @@ impl Transport for SimTransport {
     async fn lag(&self, group: &GroupName) -> Result<u64> {
         self.gate
             .call(Op::before("lag"), self.memory.lag(group), |lag| lag.to_string())
+            .await
+    }
+
+    async fn repartition(&self, topic: &TopicName, order: TopicOrder) -> Result<TopicOrder> {
+        self.gate
+            .call(
+                Op::any("repartition"),
+                self.memory.repartition(topic, order),
+                |before| before.to_string(),
+            )
             .await
     }
 

@@ -3,7 +3,9 @@
 use std::{slice::from_ref, time::Duration};
 
 use futures::future::join_all;
-use headless_abstractions::{DeliveryToken, ErrorKind, Result, Settlement, Subscription, Topology};
+use headless_abstractions::{
+    DeliveryToken, ErrorKind, Result, Settlement, Subscription, TopicOrder, Topology,
+};
 
 use super::{groups::set_of, node::unordered, sending::arrived_once};
 use crate::{
@@ -146,6 +148,10 @@ async fn should_answer_closed_when_used_after_closing<F: TransportFixture>(cx: &
         "subscribe",
         &within(bound, "subscribe", driver.subscribe(&subscription)).await?,
     )?;
+    if driver.info().capabilities.repartition {
+        let repartition = driver.repartition(&orders, TopicOrder::Unordered);
+        closed("repartition", &within(bound, "repartition", repartition).await?)?;
+    }
     closed(
         "remove_group",
         &within(bound, "remove_group", driver.remove_group(&billing)).await?,

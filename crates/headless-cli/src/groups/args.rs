@@ -129,7 +129,8 @@ fn most(text: &str) -> Result<Most, String> {
     }
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// A time of an argument, as in 30s.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let wrong = || format!("write it as in 30s, 500ms or 2min; the most is {MOST_WAIT:?}");
     let digits = text
         .trim_end_matches(|c: char| c.is_ascii_alphabetic())

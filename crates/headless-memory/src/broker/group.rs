@@ -7,7 +7,8 @@ use std::{
 };
 
 use headless_abstractions::{
-    DeliveryToken, Message, Partition, Received, Result, Settlement, Subscription, TopicName, TopicOrder,
+    DeliveryToken, Message, Partition, Received, Result, Revoked, Settlement, Subscription, TopicName,
+    TopicOrder,
 };
 use tokio::sync::Notify;
 
@@ -53,6 +54,22 @@ impl Group {
             self.queues.insert(topic.clone(), Queue::new(order));
         }
         is_new
+    }
+
+    /// Gives a topic of which it has no message another order. Members are told of the partitions that there were.
+    pub(super) fn reorder(&mut self, topic: &TopicName, order: TopicOrder) {
+        let Some(queue) = self.queues.get_mut(topic) else {
+            return;
+        };
+        if let Shape::Ordered(ordered) = &mut queue.shape {
+            for (partition, lane) in ordered.partitions() {
+                if let Some(member) = lane.holder.and_then(|holder| self.members.get_mut(&holder)) {
+                    member.revoked.push(Revoked::new(topic.clone(), partition));
+                }
+            }
+        }
+        *queue = Queue::new(order);
+        self.reassign();
     }
 
     pub(super) fn takes(&self, topic: &TopicName) -> bool {

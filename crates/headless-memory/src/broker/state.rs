@@ -8,7 +8,7 @@ use std::{
 
 use headless_abstractions::{
     Error, ErrorKind, GroupName, GroupSpec, Message, PartitionKey, Result, Sent, StartFrom, Subscription,
-    TopicName, Topology,
+    TopicName, TopicOrder, Topology,
 };
 use tokio::sync::Notify;
 
@@ -89,8 +89,7 @@ impl State {
                     ErrorKind::Conflict,
                     format!(
                         "the topic is {} and was declared as {}; to change it, run `headless topics repartition`",
-                        describe(known),
-                        describe(spec.order),
+                        known, spec.order,
                     ),
                 )
                 .with_resource(format!("topic {}", spec.name)));
@@ -162,6 +161,38 @@ impl State {
             self.wake_groups_of(topic);
         }
         answers
+    }
+
+    /// Gives a topic another order, if no group has anything of it. Answers with the order that it had.
+    pub(crate) fn repartition(
+        &mut self,
+        name: &TopicName,
+        order: TopicOrder,
+        now: Moment,
+    ) -> Result<TopicOrder> {
+        self.end_orphans(now);
+        let Self { topics, groups, .. } = self;
+        let topic = topics.get_mut(name).ok_or_else(|| unknown_topic(name))?;
+        let before = topic.order;
+        if before == order {
+            return Ok(before);
+        }
+        let held: Vec<(GroupName, u64)> = topic
+            .groups
+            .iter()
+            .filter_map(|group| Some((group.clone(), groups.get(group)?.len_of(name) as u64)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        if !held.is_empty() {
+            return Err(Error::undrained(name, &held));
+        }
+        topic.reorder(order);
+        for group in &topic.groups {
+            if let Some(group) = groups.get_mut(group) {
+                group.reorder(name, order);
+            }
+        }
+        Ok(before)
     }
 
     fn wake_groups_of(&self, topic: &TopicName) {
@@ -304,13 +335,6 @@ impl State {
         for name in &names {
             self.remove_group(name);
         }
-    }
-}
-
-fn describe(order: headless_abstractions::TopicOrder) -> String {
-    match order.partitions() {
-        None => "unordered".to_owned(),
-        Some(count) => format!("ordered with {} partitions", count.get()),
     }
 }
 

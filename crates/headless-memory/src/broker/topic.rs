@@ -34,6 +34,12 @@ impl Topic {
         }
     }
 
+    /// Changes the order. Nothing that was sent by the old one is kept.
+    pub(super) fn reorder(&mut self, order: TopicOrder) {
+        self.order = order;
+        self.log.clear();
+    }
+
     /// The partition that this message belongs to, if the topic is ordered.
     pub(super) fn partition_of(&self, message: &Message) -> Result<Option<Partition>> {
         let Some(partitions) = self.order.partitions() else {

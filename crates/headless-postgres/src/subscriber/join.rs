@@ -48,8 +48,10 @@ impl PostgresSubscriber {
             session,
             group: joined.group,
             to: to.clone(),
-            parts: joined.parts,
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State {
+                parts: joined.parts,
+                ..State::default()
+            }),
             changed: Notify::new(),
             leaving: CancellationToken::new(),
             left: AtomicBool::new(false),

@@ -1,12 +1,16 @@
 //! One look of a member for deliveries, in a task that outlives the receive that began it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use headless_abstractions::{Delivery, Error, Redelivery, Result};
+use headless_abstractions::{Delivery, Error, Partition, Redelivery, Result, TopicName};
 use sqlx::{Row, postgres::PgRow};
 use tokio::task::JoinHandle;
 
-use super::{Member, State, held::Place};
+use super::{Member, Part, State, held::Place};
 use crate::{
     error::{NAME, fault},
     row,
@@ -79,6 +83,7 @@ impl Member {
             rows => rows.map_err(fault)?,
         };
         session.finish(&self.shared.statements).await?;
+        self.learn(&rows).await?;
         let (answer, wait) = self.apply(&rows, asked_at)?;
         match answer {
             Answer::Member => {
@@ -145,6 +150,23 @@ impl Member {
         Ok(())
     }
 
+    /// Asks for the parts of its topics where the server speaks of some that it does not know: a topic was given another
+    /// order.
+    async fn learn(&self, rows: &[PgRow]) -> Result<()> {
+        let mut named = BTreeSet::new();
+        for row in rows {
+            let part: Option<i32> = row.try_get("part").map_err(fault)?;
+            let parts: Option<Vec<i32>> = row.try_get("parts").map_err(fault)?;
+            named.extend(part.into_iter().chain(parts.into_iter().flatten()));
+        }
+        if named.iter().all(|part| self.state().parts.contains_key(part)) {
+            return Ok(());
+        }
+        let parts = self.shared.parts_of(&self.to.topics).await?;
+        self.state().replace_parts(parts);
+        Ok(())
+    }
+
     /// Notes what a step has brought.
     fn apply(&self, rows: &[PgRow], asked_at: Moment) -> Result<(Answer, Option<Duration>)> {
         let mut answer = Answer::Unknown;
@@ -185,7 +207,7 @@ impl Member {
             place: row.try_get("place").map_err(fault)?,
         };
         let deliveries: i32 = row.try_get("deliveries").map_err(fault)?;
-        let partition = self.parts.get(&place.part).and_then(|part| part.partition);
+        let partition = state.parts.get(&place.part).and_then(|part| part.partition);
         let (message, malformed) = row::message(row)?;
         let token = state.held.lend(place, partition.is_none().then_some(until));
         let mut delivery = Delivery::new(token, message)
@@ -224,6 +246,22 @@ fn apply_holds(state: &mut State, row: &PgRow) -> Result<()> {
 }
 
 impl State {
+    /// These are the parts now. Others are kept until a receive has told of them.
+    fn replace_parts(&mut self, parts: BTreeMap<i32, (TopicName, Option<Partition>)>) {
+        let Self {
+            parts: known,
+            holds,
+            lost,
+            ..
+        } = self;
+        known.retain(|part, _| holds.contains_key(part) || lost.contains(part));
+        known.extend(
+            parts
+                .into_iter()
+                .map(|(part, (topic, partition))| (part, Part { topic, partition })),
+        );
+    }
+
     /// These partitions were taken away.
     fn lose(&mut self, parts: impl IntoIterator<Item = i32>) {
         for part in parts {

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use headless_abstractions::{Error, ErrorKind, Result, StartFrom, TopicName, TopicOrder, Topology};
+use headless_abstractions::{
+    Error, ErrorKind, Partitions, Result, StartFrom, TopicName, TopicOrder, Topology,
+};
 use sqlx::{Row, postgres::PgRow};
 
 use super::instance;
@@ -71,7 +73,7 @@ fn refused(row: &PgRow, named: &BTreeMap<&str, TopicOrder>) -> Result<Error> {
     let known: Option<i16> = row.try_get("known").map_err(fault)?;
     if row.try_get("is_known").map_err(fault)? {
         let asked = named.get(topic).copied().unwrap_or(TopicOrder::Unordered);
-        return Ok(conflict_with(topic, &describe(known), &describe(count(asked))));
+        return Ok(conflict(topic, order(known)?, asked));
     }
     Ok(unknown_topic(topic))
 }
@@ -85,10 +87,6 @@ pub(crate) fn unknown_topic(topic: &str) -> Error {
 }
 
 fn conflict(topic: &str, known: TopicOrder, asked: TopicOrder) -> Error {
-    conflict_with(topic, &describe(count(known)), &describe(count(asked)))
-}
-
-fn conflict_with(topic: &str, known: &str, asked: &str) -> Error {
     Error::new(
         ErrorKind::Conflict,
         format!(
@@ -98,15 +96,16 @@ fn conflict_with(topic: &str, known: &str, asked: &str) -> Error {
     .with_resource(format!("topic {topic}"))
 }
 
-fn describe(partitions: Option<i16>) -> String {
-    match partitions {
-        None => "unordered".to_owned(),
-        Some(count) => format!("ordered with {count} partitions"),
-    }
+/// The order that this count of the server stands for.
+pub(super) fn order(partitions: Option<i16>) -> Result<TopicOrder> {
+    Ok(match partitions {
+        None => TopicOrder::Unordered,
+        Some(count) => TopicOrder::Partitioned(Partitions::new(u16::try_from(count).unwrap_or(0))?),
+    })
 }
 
 /// The partitions as the server has them. There are at most 1 024.
-fn count(order: TopicOrder) -> Option<i16> {
+pub(super) fn count(order: TopicOrder) -> Option<i16> {
     order
         .partitions()
         .map(|partitions| i16::try_from(partitions.get()).unwrap_or(i16::MAX))

@@ -34,6 +34,12 @@ const STATEMENT_BYTES: usize = 16 * 1024 * 1024;
 /// The most messages in one statement.
 const STATEMENT_MESSAGES: usize = 5_000;
 
+/// What the server raises when a part is no more: nothing of the statement has happened.
+const GONE: &str = "HL003";
+
+/// How often a send is planned anew because topics were given another order under its hands.
+const PLANS: usize = 5;
+
 /// A key of a topic.
 type Key<'a> = (&'a TopicName, &'a PartitionKey);
 
@@ -132,8 +138,26 @@ impl<'a> Sending<'a> {
                 ))));
             }
         }
+        for _ in 0..PLANS {
+            if self.send_planned().await? {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("topics were given another order {PLANS} times meanwhile; send again"),
+        ))
+    }
+
+    /// Plans and sends what has no answer yet. Says no where a part that was planned with is no more: what has no answer
+    /// was not sent then.
+    async fn send_planned(&mut self) -> Result<bool> {
+        let shared = self.shared;
         let names = self.batch.iter().map(|message| &message.topic);
-        let topics = shared.call("send", shared.topics(names)).await?;
+        let mut topics = shared.call("send", shared.topics(names.clone())).await?;
+        if self.forget_what_refuses(&topics) {
+            topics = shared.call("send", shared.topics(names)).await?;
+        }
         let place = shared.transport.spread.begin();
         let planned = self.plan(&topics, place.number);
         // What was refused so far has kept back what follows it, and nothing before it.
@@ -141,11 +165,33 @@ impl<'a> Sending<'a> {
         for part in chunks(&planned) {
             // An earlier statement may have been refused for a topic.
             let part: Vec<&Planned<'_>> = part.iter().filter(|planned| !self.is_stopped(planned)).collect();
-            if !part.is_empty() {
-                self.send_part(&part).await?;
+            if !part.is_empty() && !self.send_part(&part).await? {
+                for planned in part {
+                    shared.transport.topics.forget(planned.topic);
+                }
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Forgets the topics whose order would have a message refused, and says whether there are any: what is known of them may be
+    /// old, and a refusal must not be.
+    fn forget_what_refuses(&self, topics: &BTreeMap<&TopicName, Arc<Topic>>) -> bool {
+        let unanswered = self
+            .batch
+            .iter()
+            .zip(&self.answers)
+            .filter(|(_, answer)| answer.is_none());
+        let refusing: BTreeSet<i32> = unanswered
+            .filter_map(|(message, _)| topics.get(&message.topic).map(|topic| (message, topic)))
+            .filter(|(message, topic)| topic.part_of(message, 0).is_err())
+            .map(|(_, topic)| topic.id)
+            .collect();
+        for topic in &refusing {
+            self.shared.transport.topics.forget(*topic);
+        }
+        !refusing.is_empty()
     }
 
     /// Decides for each message where it goes, or refuses it.
@@ -153,6 +199,7 @@ impl<'a> Sending<'a> {
         let mut planned = Vec::with_capacity(self.batch.len());
         for (index, message) in self.batch.iter().enumerate() {
             let answer = match (&self.answers[index], topics.get(&message.topic)) {
+                (Some(Ok(_)), _) => continue,
                 (Some(_), _) => None,
                 (None, None) => Some(unknown_topic(message.topic.as_str())),
                 (None, Some(topic)) => match topic.part_of(message, spread) {
@@ -192,8 +239,8 @@ impl<'a> Sending<'a> {
         stopped
     }
 
-    /// Sends these in one transaction.
-    async fn send_part(&mut self, planned: &[&Planned<'a>]) -> Result<()> {
+    /// Sends these in one transaction; says no where nothing of it was done, since a part is no more.
+    async fn send_part(&mut self, planned: &[&Planned<'a>]) -> Result<bool> {
         let shared = self.shared;
         let rows = Rows::of(planned, shared.config.max_payload.get())?;
         let refused = shared
@@ -217,12 +264,20 @@ impl<'a> Sending<'a> {
                     .bind(&rows.columns.payloads)
                     .bind(unless_empty(&rows.expires_at))
                     .fetch_all(&mut *session)
-                    .await
-                    .map_err(fault)?;
+                    .await;
+                let refused = match refused {
+                    Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(GONE) => {
+                        return Ok(None);
+                    }
+                    refused => refused.map_err(fault)?,
+                };
                 session.finish(&shared.statements).await?;
-                Ok(refused)
+                Ok(Some(refused))
             })
             .await?;
+        let Some(refused) = refused else {
+            return Ok(false);
+        };
         let mut exceptions = BTreeMap::new();
         for row in &refused {
             let topic: i32 = row.try_get("topic").map_err(fault)?;
@@ -253,7 +308,7 @@ impl<'a> Sending<'a> {
             }
             self.answers[planned.index] = Some(answer.map_err(about(&planned.message.topic)));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Answers for every message that has no answer yet.

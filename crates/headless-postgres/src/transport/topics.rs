@@ -1,13 +1,14 @@
-//! What a sender knows of topics. They never change once they are declared.
+//! What a handle knows of topics. They change only where an operator gives one another order: its parts are others then.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use headless_abstractions::{Error, ErrorKind, Message, Partitions, Priority, Result, TopicName};
+use headless_abstractions::{Error, ErrorKind, Message, Partition, Priority, Result, TopicName, TopicOrder};
 use sqlx::Row;
 
+use super::declare;
 use crate::{error::fault, postgres::Shared};
 
 /// Over how many parts an unordered topic's messages of priority 0 are spread, so that senders do not wait for each
@@ -18,7 +19,7 @@ pub(super) const SPREAD: usize = 4;
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) id: i32,
-    order: Option<Partitions>,
+    order: TopicOrder,
     /// The ids of its parts, by number.
     parts: Vec<i32>,
 }
@@ -26,7 +27,7 @@ pub(super) struct Topic {
 impl Topic {
     /// The part that this message goes to; `spread` chooses among those of an unordered topic.
     pub(super) fn part_of(&self, message: &Message, spread: usize) -> Result<i32> {
-        let number = match self.order {
+        let number = match self.order.partitions() {
             None if message.priority == Priority::default() => spread % SPREAD,
             None => SPREAD - 1 + usize::from(message.priority.get()),
             Some(partitions) => {
@@ -61,7 +62,7 @@ impl Topics {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets one that the server does not know.
+    /// Forgets one that the server does not know, or knows otherwise.
     pub(super) fn forget(&self, id: i32) {
         self.known().retain(|_, topic| topic.id != id);
     }
@@ -101,6 +102,22 @@ impl Shared {
             .collect())
     }
 
+    /// The parts that these topics have now: of which topic, and which partition.
+    pub(crate) async fn parts_of(
+        &self,
+        names: &[TopicName],
+    ) -> Result<BTreeMap<i32, (TopicName, Option<Partition>)>> {
+        let names: Vec<&str> = names.iter().map(TopicName::as_str).collect();
+        let mut parts = BTreeMap::new();
+        for (name, topic) in self.fetch_topics(&names).await? {
+            for (number, part) in (0..).zip(&topic.parts) {
+                let partition = topic.order.is_ordered().then_some(Partition::new(number));
+                parts.insert(*part, (name.clone(), partition));
+            }
+        }
+        Ok(parts)
+    }
+
     async fn fetch_topics(&self, names: &[&str]) -> Result<BTreeMap<TopicName, Arc<Topic>>> {
         let mut session = self.session().await?;
         let rows = sqlx::query(self.transport.statements.topics.get())
@@ -115,9 +132,7 @@ impl Shared {
                 let partitions: Option<i16> = row.try_get("partitions").map_err(fault)?;
                 let topic = Topic {
                     id: row.try_get("id").map_err(fault)?,
-                    order: partitions
-                        .map(|count| Partitions::new(u16::try_from(count).unwrap_or(0)))
-                        .transpose()?,
+                    order: declare::order(partitions)?,
                     parts: row.try_get("parts").map_err(fault)?,
                 };
                 Ok((TopicName::parse_stored(name)?, Arc::new(topic)))

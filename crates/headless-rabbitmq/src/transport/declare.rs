@@ -110,9 +110,9 @@ fn merged(mut known: Known, topology: &Topology) -> Result<Known> {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 format!(
-                    "the topic is {} and was declared as {}; to change it, run `headless topics repartition`",
-                    describe(there),
-                    describe(spec.order),
+                    "the topic is {there} and was declared as {}; this transport cannot change it: declare another topic with \
+                     the order that is wanted, and move to it",
+                    spec.order,
                 ),
             )
             .with_resource(format!("topic {}", spec.name)));
@@ -130,13 +130,6 @@ fn merged(mut known: Known, topology: &Topology) -> Result<Known> {
         known.add_group(&spec.group, &spec.topic);
     }
     Ok(known)
-}
-
-fn describe(order: TopicOrder) -> String {
-    match order.partitions() {
-        None => "unordered".to_owned(),
-        Some(count) => format!("ordered with {} partitions", count.get()),
-    }
 }
 
 /// Exchanges and queues in the making.

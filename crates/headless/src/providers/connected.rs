@@ -2,9 +2,11 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
-use headless_abstractions::{Error, GroupName, Result, StartFrom, Store, StoreParts, TopicName, Transport};
+use headless_abstractions::{
+    Error, GroupName, Result, StartFrom, Store, StoreParts, TopicName, TopicOrder, Transport,
+};
 use headless_core::{Control, Nodes, State, SystemRandom};
-use headless_messaging::{DeadLetters, Tail};
+use headless_messaging::{DeadLetters, Ordered, Tail};
 
 use crate::Depths;
 
@@ -210,6 +212,22 @@ impl AnyTransport {
     /// `NotFound` for an unknown group; else what the transport answers.
     pub async fn lag(&self, group: &GroupName) -> Result<u64> {
         self.driver.lag(group).await
+    }
+
+    /// Gives a topic another count of partitions, or another order, once nothing of it is on the transport; answers with the
+    /// order that it had. With the order that it has, nothing changes. Services that declare the topic with the former order
+    /// are refused when they start: deploy the new one before they do. What of the topic is still in an outbox goes by the new
+    /// order when it is sent.
+    ///
+    /// # Errors
+    /// `Invalid` for a count out of its range; `NotFound` for an unknown topic; `Conflict` with advice to try again while groups
+    /// hold messages of the topic, naming them and how many; `Unsupported` where the transport cannot; else what the transport
+    /// answers. Nothing is changed by a request that is refused.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it done or not.
+    pub async fn repartition(&self, topic: &TopicName, order: Ordered) -> Result<TopicOrder> {
+        self.driver.repartition(topic, order.to_order()?).await
     }
 
     pub(crate) fn driver(&self) -> Arc<dyn Transport> {

@@ -1,0 +1,2 @@
+select answer, before, grp, held
+from {schema}.transport_repartition($1, $2, $3)

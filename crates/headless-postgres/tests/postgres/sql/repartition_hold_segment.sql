@@ -1,0 +1,2 @@
+begin;
+select from {schema}.topic_segment for update
