@@ -7,8 +7,8 @@ use std::{
 };
 
 use headless_abstractions::{
-    Beat, Cursor, Error, ErrorKind, Incarnation, MembershipStore, NodeEntry, NodeFacts, Page, Registration,
-    Result, StoreParts,
+    Beat, Cursor, Error, ErrorKind, Incarnation, LivingNode, MembershipStore, NodeEntry, NodeFacts, Page,
+    Registration, Result, StoreParts,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,11 +18,13 @@ use crate::{Backoff, Environment, Next, TaskSpec, metric};
 
 mod change;
 
-/// The most nodes that are buried, or forgotten, with one call.
+/// The most nodes that are buried, looked at again, or forgotten, with one call.
 const AT_ONCE: usize = 20;
 
-/// The most nodes that are looked at for who is suspected.
-const LOOKED_AT: usize = 1_000;
+/// The most living nodes that are read with one call to see who is suspected, and the most calls of one look: beyond them,
+/// nobody tells of it.
+const PAGE: usize = 1_000;
+const PAGES: usize = 10;
 
 /// How many heartbeats a node must be able to miss at least: one that is lost, or slow, is no death.
 const MISSED: u32 = 4;
@@ -291,7 +293,8 @@ impl Membership {
         self.register().await
     }
 
-    /// Buries who has been silent for too long, forgets who ended long ago, and tells who is suspected.
+    /// Buries who has been silent for too long, looks again at what those hold that have ended, forgets who ended long ago,
+    /// and tells who is suspected.
     ///
     /// # Errors
     /// What the store answers; `Timeout` when it answers nothing within a heartbeat's time. Who was buried meanwhile is.
@@ -310,13 +313,35 @@ impl Membership {
         if buried.iter().any(|death| death.freed > 0) {
             environment.wakeups.freed().wake();
         }
+        let freed = self.in_time(store.sweep(AT_ONCE)).await?;
+        if freed > 0 {
+            tracing::info!(
+                freed,
+                "freed what nodes held that have ended, and what was locked then"
+            );
+            environment.wakeups.freed().wake();
+        }
         let forgotten = self.in_time(store.forget(config.forget_after, AT_ONCE)).await?;
-        let nodes = self.in_time(store.list(None, LOOKED_AT)).await?.items;
+        let nodes = self.living().await?;
         for (change, node) in watched.look(environment.owner, &nodes) {
             change.tell(&node.node, node.incarnation, 0);
         }
         let more = buried.len() >= AT_ONCE || forgotten >= AT_ONCE as u64;
         Ok(if more { Next::Again } else { Next::Wait })
+    }
+
+    /// The living, in the order of their registrations.
+    async fn living(&self) -> Result<Vec<LivingNode>> {
+        let (mut living, mut after) = (Vec::new(), None);
+        for _ in 0..PAGES {
+            let page = self.in_time(self.0.store.living(after.as_ref(), PAGE)).await?;
+            living.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(living)
     }
 
     /// Says good-bye, after everything that it held is given back and [`run`](Self::run) has ended: the store frees what

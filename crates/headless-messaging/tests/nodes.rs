@@ -12,8 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    Beat, Buried, Cursor, Incarnation, MembershipStore, NodeEntry, NodeFacts, NodeState, Owner, Page,
-    Registration, Result, Store,
+    Beat, Buried, Cursor, Incarnation, LivingNode, MembershipStore, NodeEntry, NodeFacts, NodeState, Owner,
+    Page, Registration, Result, Store,
 };
 use headless_core::{Environment, Event, HandlerResult, SeededRandom, Spawner, SystemClock};
 use headless_memory::Memory;
@@ -65,12 +65,20 @@ impl MembershipStore for Voice {
         MembershipStore::bury(&self.memory, limit).await
     }
 
+    async fn sweep(&self, limit: usize) -> Result<u64> {
+        self.memory.sweep(limit).await
+    }
+
     async fn forget(&self, older_than: Duration, limit: usize) -> Result<u64> {
         self.memory.forget(older_than, limit).await
     }
 
     async fn list(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<NodeEntry>> {
         MembershipStore::list(&self.memory, after, limit).await
+    }
+
+    async fn living(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<LivingNode>> {
+        self.memory.living(after, limit).await
     }
 }
 

@@ -17,8 +17,8 @@ use std::{
 use async_trait::async_trait;
 use headless_abstractions::{
     Admission, Arrival, AttemptUse, Beat, Buried, Claim, Cursor, Error, ErrorKind, GroupName, Hold,
-    InboxQueries, InboxStore, Incarnation, Marked, MembershipStore, NodeEntry, NodeFacts, NodeState, Owner,
-    Page, Registration, Result, Settled, Store,
+    InboxQueries, InboxStore, Incarnation, LivingNode, Marked, MembershipStore, NodeEntry, NodeFacts,
+    NodeState, Owner, Page, Registration, Result, Settled, Store,
 };
 use headless_core::{Environment, Event, HandlerResult, Retry, SeededRandom, Spawner, SystemClock};
 use headless_memory::Memory;
@@ -70,12 +70,20 @@ impl MembershipStore for Way {
         MembershipStore::bury(&self.memory, limit).await
     }
 
+    async fn sweep(&self, limit: usize) -> Result<u64> {
+        self.memory.sweep(limit).await
+    }
+
     async fn forget(&self, older_than: Duration, limit: usize) -> Result<u64> {
         self.memory.forget(older_than, limit).await
     }
 
     async fn list(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<NodeEntry>> {
         MembershipStore::list(&self.memory, after, limit).await
+    }
+
+    async fn living(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<LivingNode>> {
+        self.memory.living(after, limit).await
     }
 }
 

@@ -56,6 +56,7 @@ impl Migration {
         6 "0006_dead_letters",
         7 "0007_membership",
         8 "0008_control",
+        9 "0009_membership_sweep",
     ];
 
     /// The checksum of its text, before the schema's name is put in.
