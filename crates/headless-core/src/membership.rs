@@ -14,9 +14,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::change::{Change, Watched};
+pub use self::config::MembershipConfig;
 use crate::{Backoff, Environment, Next, TaskSpec, metric};
 
 mod change;
+mod config;
 
 /// The most nodes that are buried, looked at again, or forgotten, with one call.
 const AT_ONCE: usize = 20;
@@ -26,113 +28,8 @@ const AT_ONCE: usize = 20;
 const PAGE: usize = 1_000;
 const PAGES: usize = 10;
 
-/// How many heartbeats a node must be able to miss at least: one that is lost, or slow, is no death.
-const MISSED: u32 = 4;
-
 /// Between tries to register at the start.
 const AGAIN: Backoff = Backoff::exponential(Duration::from_millis(50), Duration::from_secs(5));
-
-/// How a node keeps its membership.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MembershipConfig {
-    /// The longest time between two heartbeats. Default 10 s.
-    pub heartbeat: Duration,
-    /// It is suspected when it has been silent for this long. Default 30 s.
-    pub suspect_after: Duration,
-    /// It is dead when it has been silent for this long, at least four heartbeats. Default 60 s.
-    pub dead_after: Duration,
-    /// Nodes that have ended are forgotten after this. Default 24 h.
-    pub forget_after: Duration,
-}
-
-impl Default for MembershipConfig {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_secs(10),
-            suspect_after: Duration::from_secs(30),
-            dead_after: Duration::from_mins(1),
-            forget_after: Duration::from_hours(24),
-        }
-    }
-}
-
-impl MembershipConfig {
-    /// With heartbeats this far apart at most.
-    #[must_use]
-    pub const fn with_heartbeat(mut self, heartbeat: Duration) -> Self {
-        self.heartbeat = heartbeat;
-        self
-    }
-
-    /// Suspected, and dead, after so much silence.
-    #[must_use]
-    pub const fn with_silence(mut self, suspect_after: Duration, dead_after: Duration) -> Self {
-        self.suspect_after = suspect_after;
-        self.dead_after = dead_after;
-        self
-    }
-
-    /// With nodes forgotten so long after their end.
-    #[must_use]
-    pub const fn with_forget_after(mut self, time: Duration) -> Self {
-        self.forget_after = time;
-        self
-    }
-
-    /// Checks that each time is longer than the one before it, and death four heartbeats away, for start-up.
-    ///
-    /// # Errors
-    /// `Invalid`, naming the settings and their bound.
-    pub fn check(&self) -> Result<()> {
-        let times = [
-            ("membership.heartbeat", self.heartbeat),
-            ("membership.suspect_after", self.suspect_after),
-            ("membership.dead_after", self.dead_after),
-        ];
-        let mut problems = Vec::new();
-        for pair in times.windows(2) {
-            if let [(shorter, short), (longer, long)] = pair
-                && short >= long
-            {
-                problems.push(format!(
-                    "{longer} is {long:?}, it must be longer than {shorter} ({short:?})"
-                ));
-            }
-        }
-        let missed = self.heartbeat.saturating_mul(MISSED);
-        if self.dead_after < missed {
-            problems.push(format!(
-                "membership.dead_after is {:?}, it must be at least {MISSED} times membership.heartbeat ({:?}), which \
-                 is {missed:?}",
-                self.dead_after, self.heartbeat
-            ));
-        }
-        let (least, most) = (Registration::SHORTEST, Registration::LONGEST);
-        if self.heartbeat < least {
-            problems.push(format!(
-                "membership.heartbeat is {:?}, the least is {least:?}",
-                self.heartbeat
-            ));
-        }
-        if self.dead_after > most {
-            problems.push(format!(
-                "membership.dead_after is {:?}, the most is {most:?}",
-                self.dead_after
-            ));
-        }
-        match problems.is_empty() {
-            true => Ok(()),
-            false => Err(Error::invalid(problems.join("; "))),
-        }
-    }
-
-    /// How long after an accepted heartbeat was sent this process may act. The margin covers the time between a look at
-    /// the clock and what is done because of it.
-    fn lasts(&self) -> Duration {
-        self.dead_after - self.dead_after / 10
-    }
-}
 
 /// What a node says of itself, asked before each heartbeat.
 type Facts = dyn Fn() -> NodeFacts + Send + Sync;
@@ -271,6 +168,7 @@ impl Membership {
                     );
                     metrics::counter!(metric::NODE_LOST).increment(1);
                 }
+                self.answered().await;
                 self.register().await?;
             }
         }
@@ -286,11 +184,27 @@ impl Membership {
             "heard of too late to keep what this node held: that is free now, and it registers anew"
         );
         environment.life.end();
+        self.answered().await;
         let left = self.0.store.leave(environment.owner, incarnation);
         if self.in_time(left).await? {
             Change::Left.tell(&environment.node, incarnation, 0);
         }
         self.register().await
+    }
+
+    /// Waits for the answers to what was asked for in the life that is over, and until what they brought is given back: a
+    /// registration, or a good-bye, would free it too, but count rounds in which nothing was called. No longer than for a
+    /// heartbeat's time, since the others take this node for silent meanwhile.
+    async fn answered(&self) {
+        let most = self.0.config.heartbeat;
+        let answered = self.0.environment.life.answered();
+        if tokio::time::timeout(most, answered).await.is_err() {
+            tracing::info!(
+                ?most,
+                "registering before the store has answered everything that was asked of it: rounds in which nothing was \
+                 called may count"
+            );
+        }
     }
 
     /// Buries who has been silent for too long, looks again at what those hold that have ended, forgets who ended long ago,

@@ -22,7 +22,7 @@ use headless_abstractions::{
 };
 use headless_core::{Environment, Event, HandlerResult, Retry, SeededRandom, Spawner, SystemClock};
 use headless_memory::Memory;
-use headless_messaging::{Consumer, Context, Inbox, Messaging, Ordered, Plan};
+use headless_messaging::{BatchContext, Consumer, Context, Inbox, Messaging, Ordered, Plan};
 use serde::{Deserialize, Serialize};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -228,6 +228,50 @@ async fn should_give_back_an_admission_with_its_round_when_it_is_answered_after_
     let stats = ann.messaging.consumers()[0].stats();
     assert_eq!((stats.handled, stats.dead), (1, 0));
     assert_eq!(calls.load(SeqCst), 1);
+}
+
+/// What becomes of a message of one round whose admission is asked for in one life, and answered in the next.
+async fn cross(consumer: impl Fn(&Arc<AtomicU64>) -> Consumer) {
+    let (server, calls) = (Memory::new(), Arc::new(AtomicU64::new(0)));
+    let ann = node(&server, consumer(&calls)).await;
+    let former = ann.messaging.membership().unwrap().incarnation();
+    ann.way.is_muted.store(true, SeqCst);
+    tokio::time::sleep(20 * SECOND).await;
+    let left = ann.environment.life.until() - ann.environment.clock.monotonic();
+    tokio::time::sleep(left - 2 * SECOND).await;
+    ann.way.admits_take.store(9_000, Relaxed);
+    ann.messaging.publisher().publish(&Placed).await.unwrap();
+    tokio::time::sleep(3 * SECOND).await;
+    assert!(!ann.environment.is_alive());
+    ann.way.admits_take.store(0, Relaxed);
+    // From here on she is heard, and registers anew, before that answer comes or after it.
+    ann.way.is_muted.store(false, SeqCst);
+    tokio::time::sleep(30 * SECOND).await;
+    assert!(ann.messaging.membership().unwrap().incarnation() > former);
+    let stats = ann.messaging.consumers()[0].stats();
+    assert_eq!((stats.handled, stats.dead), (1, 0), "its one round was not lost");
+    assert_eq!(calls.load(SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_lose_no_round_when_the_answer_to_an_admission_crosses_a_registration() {
+    cross(counting).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_lose_no_round_when_the_answer_to_the_admission_of_a_batch_crosses_a_registration() {
+    cross(|calls| {
+        let calls = calls.clone();
+        on().batch(
+            10,
+            Duration::from_millis(10),
+            move |_: Vec<Placed>, _: BatchContext| {
+                calls.fetch_add(1, SeqCst);
+                async { HandlerResult::Ok(()) }
+            },
+        )
+    })
+    .await;
 }
 
 async fn state(server: &Memory) -> NodeState {
