@@ -408,6 +408,16 @@ mutations! {
         LeaveKeepsClaims,
         /// A good-bye of an incarnation that has ended frees what its owner holds now.
         LateLeaveFrees,
+        /// What a burial passed over is never looked at again.
+        SweepForgotten,
+        /// A later look frees what everyone holds.
+        SweepFreesEveryone,
+        /// A later look at a former life frees what its owner holds now.
+        SweepFreesReborn,
+        /// A look at the living leaves the suspected out.
+        LivingHideSuspected,
+        /// A look at the living shows those that have ended, too.
+        LivingWithEnded,
     }
     CONTROL {
         /// What is wanted is answered as stored, and not stored.

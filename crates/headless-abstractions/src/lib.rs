@@ -54,7 +54,7 @@ pub use header::{HeaderName, HeaderValue, Headers};
 pub use id::{DeadId, Epoch, MessageId, Owner};
 pub use inbox::{Admission, Arrival, Hold, InboxState, InboxStore, Marked};
 pub use membership::{
-    Beat, Buried, Incarnation, MembershipStore, NodeEntry, NodeFacts, NodeState, Registration,
+    Beat, Buried, Incarnation, LivingNode, MembershipStore, NodeEntry, NodeFacts, NodeState, Registration,
 };
 pub use message::{Message, Priority};
 pub use name::{GroupName, TopicName};

@@ -264,6 +264,34 @@ impl fmt::Display for NodeEntry {
     }
 }
 
+/// A node that has neither been buried nor has left, as whoever watches over the others sees it: without what it says of
+/// itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LivingNode {
+    /// Which registration.
+    pub incarnation: Incarnation,
+    /// Who claims in its name.
+    pub owner: Owner,
+    /// What people call it.
+    pub node: Arc<str>,
+    /// How it is doing: alive, suspected, or dead and not buried yet.
+    pub state: NodeState,
+}
+
+impl LivingNode {
+    /// The node of this incarnation, in this state.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, owner: Owner, node: impl Into<Arc<str>>, state: NodeState) -> Self {
+        Self {
+            incarnation,
+            owner,
+            node: node.into(),
+            state,
+        }
+    }
+}
+
 /// A node that was buried just now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -332,11 +360,26 @@ pub trait MembershipStore: Debug + Send + Sync + 'static {
     ///
     /// Atomic for each node: who was buried before a call fails, or is given up, stays buried, and is told to nobody. Any
     /// number of callers at once are safe. Blocks for a round trip for each death, and for nobody's lock: a row that a
-    /// transaction of the dead node still locks is left to the end of its lease.
+    /// transaction of the dead node still locks is passed over, and left to [`sweep`](Self::sweep).
     ///
     /// # Errors
     /// `Invalid` for a limit of 0, or above 1 000; `Unavailable`, `Timeout`, `Denied`, `Closed`.
     async fn bury(&self, limit: usize) -> Result<Vec<Buried>>;
+
+    /// Looks again at nodes that have been buried, or have left, at most `limit` of them, those first that were looked at
+    /// longest ago: frees, as [`bury`](Self::bury) does, what was passed over since a transaction had it locked, and what
+    /// came to them afterwards, by a claim that was under way. Returns how many claims were freed. What a transaction
+    /// still locks is passed over again. A node is looked at as long as it holds anything under a lease, and at least for
+    /// its `dead_after` from its end, until it is forgotten. A store may look at a node no more often than each second.
+    ///
+    /// An owner with another incarnation that has not ended keeps what it holds: that may be of its present life.
+    ///
+    /// Atomic for each node. Any number of callers at once are safe. Blocks for a round trip for each node, and for
+    /// nobody's lock.
+    ///
+    /// # Errors
+    /// `Invalid` for a limit of 0, or above 1 000; `Unavailable`, `Timeout`, `Denied`, `Closed`.
+    async fn sweep(&self, limit: usize) -> Result<u64>;
 
     /// Removes at most `limit` incarnations that have been buried, or have left, at least this long ago, and returns how
     /// many there were.
@@ -351,6 +394,15 @@ pub trait MembershipStore: Debug + Send + Sync + 'static {
     /// `Invalid` for a limit of 0, or above 1 000, and for a cursor of another list; `Unavailable`, `Timeout`, `Denied`,
     /// `Closed`.
     async fn list(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<NodeEntry>>;
+
+    /// The nodes that have neither been buried nor have left, in the order of their incarnations. Its cost does not grow
+    /// with how many have ended, nor with what nodes say of themselves.
+    ///
+    /// Blocks for a round trip.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    async fn living(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<LivingNode>>;
 }
 
 #[cfg(test)]

@@ -90,6 +90,8 @@ pub(crate) struct Group<'s> {
     pub(crate) in_flight: usize,
     pub(crate) handled: u64,
     pub(crate) failed: u64,
+    /// How many messages wait for it, or are unsettled; `None` where that is not known.
+    pub(crate) lag: Option<u64>,
     /// Those of its nodes, each once.
     pub(crate) concurrency: BTreeSet<usize>,
     pub(crate) topics: BTreeMap<&'s str, Topic<'s>>,
@@ -174,6 +176,7 @@ impl Service {
             in_flight: 0,
             handled: 0,
             failed: 0,
+            lag: self.lag(name),
             concurrency: BTreeSet::new(),
             topics: topics.into_iter().map(|name| (name, topic(name))).collect(),
         };
@@ -197,6 +200,31 @@ impl Service {
         }
         seen
     }
+
+    /// How much waits for a group, as its live nodes say.
+    fn lag(&self, name: &str) -> Option<u64> {
+        let said = self.live().flat_map(|node| {
+            let groups = node.groups().iter();
+            groups.map(|group| (group, node.entry.silent.as_secs()))
+        });
+        latest_lag(said.filter(|(group, _)| configured(group) == name))
+    }
+}
+
+/// How much waits for a group, by what each node said, and how many seconds ago it did. All say the same, each at its time:
+/// the latest word counts. Where each process has a group of its own, what waits for all of them; not known where that of
+/// one is not.
+fn latest_lag<'r>(said: impl Iterator<Item = (&'r GroupReport, u64)>) -> Option<u64> {
+    let mut latest: BTreeMap<&str, Option<(u64, u64)>> = BTreeMap::new();
+    for (group, silent) in said {
+        let age = silent.saturating_add(group.lag_seconds_ago.unwrap_or_default());
+        let word = group.lag.map(|lag| (age, lag));
+        let known = latest.entry(&group.group).or_default();
+        *known = (*known).into_iter().chain(word).min();
+    }
+    let lags = latest.into_values().map(|word| word.map(|(_, lag)| lag));
+    let lags: Vec<u64> = lags.collect::<Option<_>>()?;
+    (!lags.is_empty()).then(|| lags.into_iter().fold(0, u64::saturating_add))
 }
 
 /// What people call a group.
@@ -234,5 +262,40 @@ pub(crate) fn span(time: Duration) -> String {
         120..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn group(name: &str, lag: Option<u64>, seconds_ago: u64) -> GroupReport {
+        let group = json!({ "group": name, "lag": lag, "lag_seconds_ago": seconds_ago });
+        serde_json::from_value(group).unwrap()
+    }
+
+    fn lag(said: &[(GroupReport, u64)]) -> Option<u64> {
+        latest_lag(said.iter().map(|(group, silent)| (group, *silent)))
+    }
+
+    #[test]
+    fn should_take_the_latest_word_when_several_nodes_have_a_group() {
+        let said = [
+            (group("a", Some(7), 20), 0),
+            (group("a", Some(5), 3), 9),
+            (group("a", None, 0), 0),
+        ];
+        assert_eq!(lag(&said), Some(5));
+    }
+
+    #[test]
+    fn should_know_only_what_is_known_of_each_when_every_process_has_a_group_of_its_own() {
+        let mut said = vec![(group("a-1", Some(7), 0), 0), (group("a-2", Some(5), 0), 0)];
+        assert_eq!(lag(&said), Some(12));
+        said.push((group("a-3", None, 0), 0));
+        assert_eq!(lag(&said), None);
+        assert_eq!(lag(&[]), None);
     }
 }

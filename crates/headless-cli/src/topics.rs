@@ -11,11 +11,7 @@ use headless::{AnyTransport, Error, ErrorKind, Ordered, Providers, TopicName, To
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::{
-    groups::time,
-    operator::Answer,
-    urls,
-};
+use crate::{groups::time, operator::Answer, urls};
 
 /// How often it is tried while it is waited for.
 const STEP: Duration = Duration::from_millis(200);

@@ -38,7 +38,7 @@ pub use crash_point::CrashPoint;
 pub use environment::Environment;
 pub use event::Event;
 pub use handler_error::{HandlerError, HandlerResult, Verdict};
-pub use life::{Asked, Life};
+pub use life::{Asked, Asking, Life};
 pub use measure::store_call;
 pub use membership::{Membership, MembershipConfig, Nodes};
 pub use random::{SeededRandom, SystemRandom};

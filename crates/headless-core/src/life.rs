@@ -22,6 +22,36 @@ struct Shared {
     span: Mutex<Span>,
     /// Its listeners are woken in the order of their waits, so that a simulation can replay it.
     changed: Signal,
+    /// How many questions are under way whose answers may bring a hold.
+    asking: Mutex<usize>,
+    /// Woken when none of them is any more.
+    answered: Signal,
+}
+
+/// A question that is under way, by which this process may come to hold something, until this is dropped: when the answer
+/// is known, and what it brought too late is given back.
+#[derive(Debug)]
+#[must_use = "it is under way until this is dropped"]
+pub struct Asking(Arc<Shared>);
+
+impl Shared {
+    fn asking(&self) -> std::sync::MutexGuard<'_, usize> {
+        // A plain number: valid after any panic.
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let left = {
+            let mut asking = self.0.asking();
+            *asking = asking.saturating_sub(1);
+            *asking
+        };
+        if left == 0 {
+            self.0.answered.wake();
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +86,25 @@ impl Life {
                 until: Duration::MAX,
             }),
             changed: Signal::default(),
+            asking: Mutex::default(),
+            answered: Signal::default(),
         }))
+    }
+
+    /// A question is about to be asked that may bring a hold, and a round with it: make this before the look at whether
+    /// the life is over, and keep it until what came too late is given back. Whoever begins another life waits for it, as
+    /// that frees what is held, and counts its rounds.
+    pub fn asking(&self) -> Asking {
+        *self.0.asking() += 1;
+        Asking(self.0.clone())
+    }
+
+    /// Returns when no question is under way: at once, as a rule.
+    pub(crate) async fn answered(&self) {
+        let mut answered = self.0.answered.listen();
+        while *self.0.asking() > 0 {
+            answered.woken().await;
+        }
     }
 
     /// Something is asked for now; call it before it is sent.
@@ -147,6 +195,8 @@ impl Life {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     const fn secs(secs: u64) -> Duration {
@@ -169,6 +219,19 @@ mod tests {
         assert!(life.is_over(secs(30)));
         assert!(life.end(), "news");
         assert!(life.is_over(Duration::ZERO) && !life.end());
+    }
+
+    #[tokio::test]
+    async fn should_be_answered_when_the_last_question_is() {
+        let life = Life::endless();
+        life.answered().await;
+        let (one, other) = (life.asking(), life.asking());
+        let mut answered = std::pin::pin!(life.answered());
+        assert!(answered.as_mut().now_or_never().is_none());
+        drop(one);
+        assert!(answered.as_mut().now_or_never().is_none());
+        drop(other);
+        answered.await;
     }
 
     #[test]

@@ -7,130 +7,29 @@ use std::{
 };
 
 use headless_abstractions::{
-    Beat, Cursor, Error, ErrorKind, Incarnation, MembershipStore, NodeEntry, NodeFacts, Page, Registration,
-    Result, StoreParts,
+    Beat, Cursor, Error, ErrorKind, Incarnation, LivingNode, MembershipStore, NodeEntry, NodeFacts, Page,
+    Registration, Result, StoreParts,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::change::{Change, Watched};
+pub use self::config::MembershipConfig;
 use crate::{Backoff, Environment, Next, TaskSpec, metric};
 
 mod change;
+mod config;
 
-/// The most nodes that are buried, or forgotten, with one call.
+/// The most nodes that are buried, looked at again, or forgotten, with one call.
 const AT_ONCE: usize = 20;
 
-/// The most nodes that are looked at for who is suspected.
-const LOOKED_AT: usize = 1_000;
-
-/// How many heartbeats a node must be able to miss at least: one that is lost, or slow, is no death.
-const MISSED: u32 = 4;
+/// The most living nodes that are read with one call to see who is suspected, and the most calls of one look: beyond them,
+/// nobody tells of it.
+const PAGE: usize = 1_000;
+const PAGES: usize = 10;
 
 /// Between tries to register at the start.
 const AGAIN: Backoff = Backoff::exponential(Duration::from_millis(50), Duration::from_secs(5));
-
-/// How a node keeps its membership.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MembershipConfig {
-    /// The longest time between two heartbeats. Default 10 s.
-    pub heartbeat: Duration,
-    /// It is suspected when it has been silent for this long. Default 30 s.
-    pub suspect_after: Duration,
-    /// It is dead when it has been silent for this long, at least four heartbeats. Default 60 s.
-    pub dead_after: Duration,
-    /// Nodes that have ended are forgotten after this. Default 24 h.
-    pub forget_after: Duration,
-}
-
-impl Default for MembershipConfig {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_secs(10),
-            suspect_after: Duration::from_secs(30),
-            dead_after: Duration::from_mins(1),
-            forget_after: Duration::from_hours(24),
-        }
-    }
-}
-
-impl MembershipConfig {
-    /// With heartbeats this far apart at most.
-    #[must_use]
-    pub const fn with_heartbeat(mut self, heartbeat: Duration) -> Self {
-        self.heartbeat = heartbeat;
-        self
-    }
-
-    /// Suspected, and dead, after so much silence.
-    #[must_use]
-    pub const fn with_silence(mut self, suspect_after: Duration, dead_after: Duration) -> Self {
-        self.suspect_after = suspect_after;
-        self.dead_after = dead_after;
-        self
-    }
-
-    /// With nodes forgotten so long after their end.
-    #[must_use]
-    pub const fn with_forget_after(mut self, time: Duration) -> Self {
-        self.forget_after = time;
-        self
-    }
-
-    /// Checks that each time is longer than the one before it, and death four heartbeats away, for start-up.
-    ///
-    /// # Errors
-    /// `Invalid`, naming the settings and their bound.
-    pub fn check(&self) -> Result<()> {
-        let times = [
-            ("membership.heartbeat", self.heartbeat),
-            ("membership.suspect_after", self.suspect_after),
-            ("membership.dead_after", self.dead_after),
-        ];
-        let mut problems = Vec::new();
-        for pair in times.windows(2) {
-            if let [(shorter, short), (longer, long)] = pair
-                && short >= long
-            {
-                problems.push(format!(
-                    "{longer} is {long:?}, it must be longer than {shorter} ({short:?})"
-                ));
-            }
-        }
-        let missed = self.heartbeat.saturating_mul(MISSED);
-        if self.dead_after < missed {
-            problems.push(format!(
-                "membership.dead_after is {:?}, it must be at least {MISSED} times membership.heartbeat ({:?}), which \
-                 is {missed:?}",
-                self.dead_after, self.heartbeat
-            ));
-        }
-        let (least, most) = (Registration::SHORTEST, Registration::LONGEST);
-        if self.heartbeat < least {
-            problems.push(format!(
-                "membership.heartbeat is {:?}, the least is {least:?}",
-                self.heartbeat
-            ));
-        }
-        if self.dead_after > most {
-            problems.push(format!(
-                "membership.dead_after is {:?}, the most is {most:?}",
-                self.dead_after
-            ));
-        }
-        match problems.is_empty() {
-            true => Ok(()),
-            false => Err(Error::invalid(problems.join("; "))),
-        }
-    }
-
-    /// How long after an accepted heartbeat was sent this process may act. The margin covers the time between a look at
-    /// the clock and what is done because of it.
-    fn lasts(&self) -> Duration {
-        self.dead_after - self.dead_after / 10
-    }
-}
 
 /// What a node says of itself, asked before each heartbeat.
 type Facts = dyn Fn() -> NodeFacts + Send + Sync;
@@ -269,6 +168,7 @@ impl Membership {
                     );
                     metrics::counter!(metric::NODE_LOST).increment(1);
                 }
+                self.answered().await;
                 self.register().await?;
             }
         }
@@ -284,6 +184,7 @@ impl Membership {
             "heard of too late to keep what this node held: that is free now, and it registers anew"
         );
         environment.life.end();
+        self.answered().await;
         let left = self.0.store.leave(environment.owner, incarnation);
         if self.in_time(left).await? {
             Change::Left.tell(&environment.node, incarnation, 0);
@@ -291,7 +192,23 @@ impl Membership {
         self.register().await
     }
 
-    /// Buries who has been silent for too long, forgets who ended long ago, and tells who is suspected.
+    /// Waits for the answers to what was asked for in the life that is over, and until what they brought is given back: a
+    /// registration, or a good-bye, would free it too, but count rounds in which nothing was called. No longer than for a
+    /// heartbeat's time, since the others take this node for silent meanwhile.
+    async fn answered(&self) {
+        let most = self.0.config.heartbeat;
+        let answered = self.0.environment.life.answered();
+        if tokio::time::timeout(most, answered).await.is_err() {
+            tracing::info!(
+                ?most,
+                "registering before the store has answered everything that was asked of it: rounds in which nothing was \
+                 called may count"
+            );
+        }
+    }
+
+    /// Buries who has been silent for too long, looks again at what those hold that have ended, forgets who ended long ago,
+    /// and tells who is suspected.
     ///
     /// # Errors
     /// What the store answers; `Timeout` when it answers nothing within a heartbeat's time. Who was buried meanwhile is.
@@ -310,13 +227,35 @@ impl Membership {
         if buried.iter().any(|death| death.freed > 0) {
             environment.wakeups.freed().wake();
         }
+        let freed = self.in_time(store.sweep(AT_ONCE)).await?;
+        if freed > 0 {
+            tracing::info!(
+                freed,
+                "freed what nodes held that have ended, and what was locked then"
+            );
+            environment.wakeups.freed().wake();
+        }
         let forgotten = self.in_time(store.forget(config.forget_after, AT_ONCE)).await?;
-        let nodes = self.in_time(store.list(None, LOOKED_AT)).await?.items;
+        let nodes = self.living().await?;
         for (change, node) in watched.look(environment.owner, &nodes) {
             change.tell(&node.node, node.incarnation, 0);
         }
         let more = buried.len() >= AT_ONCE || forgotten >= AT_ONCE as u64;
         Ok(if more { Next::Again } else { Next::Wait })
+    }
+
+    /// The living, in the order of their registrations.
+    async fn living(&self) -> Result<Vec<LivingNode>> {
+        let (mut living, mut after) = (Vec::new(), None);
+        for _ in 0..PAGES {
+            let page = self.in_time(self.0.store.living(after.as_ref(), PAGE)).await?;
+            living.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(living)
     }
 
     /// Says good-bye, after everything that it held is given back and [`run`](Self::run) has ended: the store frees what

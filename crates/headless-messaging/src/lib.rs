@@ -29,7 +29,7 @@ pub use context::{Attempt, BatchContext, Context};
 pub use control::{ControlConfig, ControlHandle, ControlStatus};
 pub use dead_letters::{DeadLetters, DiscardMatching, Matched, RedriveMatching};
 pub use maintenance::{GaugesConfig, PulseConfig, PurgeConfig, spawn_gauges, spawn_pulse, spawn_purge};
-pub use messaging::Messaging;
+pub use messaging::{Lag, Lags, Messaging};
 pub use outgoing::{Outgoing, OutgoingLimits};
 pub use plan::Plan;
 #[cfg(feature = "planted-bugs")]

@@ -14,7 +14,10 @@ use crate::{
     plan::Checked,
 };
 
+mod lag;
 mod node;
+
+pub use lag::{Lag, Lags};
 
 /// How often relay and retry pickup look by themselves where the pulse, one question for both, wakes them.
 const SAFETY_NET: Duration = Duration::from_secs(30);
@@ -35,6 +38,7 @@ pub struct Messaging {
     consumers: Vec<ConsumerHandle>,
     membership: Option<Membership>,
     control: Option<ControlHandle>,
+    lags: Lags,
     intake: Vec<AbortOnDropHandle<()>>,
     watches: Vec<AbortOnDropHandle<()>>,
     relaying: Vec<AbortOnDropHandle<()>>,
@@ -97,6 +101,7 @@ impl Messaging {
             consumers: Vec::new(),
             membership,
             control,
+            lags: Lags::default(),
             intake: Vec::new(),
             watches: Vec::new(),
             relaying: Vec::new(),
@@ -111,7 +116,29 @@ impl Messaging {
         messaging.start_consumers(&plan, checked);
         messaging.follow_life();
         messaging.follow_control();
+        messaging.ask_for_lag();
         Ok(messaging)
+    }
+
+    /// Asks how much waits for the groups, where there is somebody to tell it to: the other nodes, and operators.
+    fn ask_for_lag(&mut self) {
+        let groups: Vec<_> = self
+            .consumers
+            .iter()
+            .map(|consumer| consumer.group().clone())
+            .collect();
+        let (Some(_), Some(transport), false) = (&self.membership, &self.transport, groups.is_empty()) else {
+            return;
+        };
+        let (transport, lags) = (transport.clone(), self.lags.clone());
+        let asking = lag::spawn_lag(
+            &self.environment,
+            transport,
+            groups,
+            lags,
+            self.stop_intake.clone(),
+        );
+        self.intake.push(AbortOnDropHandle::new(asking));
     }
 
     /// Applies what operators want from now on.
@@ -272,6 +299,12 @@ impl Messaging {
     #[must_use]
     pub fn control(&self) -> Option<&ControlHandle> {
         self.control.as_ref()
+    }
+
+    /// How much waits in the transport for each group, as far as that is known. Asked where this process is a node.
+    #[must_use]
+    pub fn lags(&self) -> &Lags {
+        &self.lags
     }
 
     /// The dead letters, where there is a store that keeps them.

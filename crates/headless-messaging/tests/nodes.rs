@@ -6,16 +6,19 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    Beat, Buried, Cursor, Incarnation, MembershipStore, NodeEntry, NodeFacts, NodeState, Owner, Page,
-    Registration, Result, Store,
+    Beat, Buried, Cursor, Incarnation, LivingNode, MembershipStore, NodeEntry, NodeFacts, NodeState, Owner,
+    Page, Registration, Result, Store,
 };
-use headless_core::{Environment, Event, HandlerResult, SeededRandom, Spawner, SystemClock};
+use headless_core::{
+    ControlRuntime, Environment, Event, HandlerResult, MembershipConfig, SeededRandom, Spawner, SystemClock,
+};
 use headless_memory::Memory;
 use headless_messaging::{Consumer, Context, Inbox, Messaging, Ordered, PauseReason, Plan};
 use serde::{Deserialize, Serialize};
@@ -35,12 +38,19 @@ impl Event for Placed {
 struct Voice {
     memory: Memory,
     is_muted: Arc<AtomicBool>,
+    /// Is told the thread of each registration and heartbeat.
+    heard: Option<mpsc::Sender<String>>,
 }
 
 impl Voice {
     async fn speak(&self) {
         if self.is_muted.load(SeqCst) {
             std::future::pending::<()>().await;
+        }
+        if let Some(heard) = &self.heard {
+            let thread = std::thread::current().name().unwrap_or_default().to_owned();
+            // Nobody listens any more at the end of the test.
+            let _told = heard.send(thread);
         }
     }
 }
@@ -65,12 +75,20 @@ impl MembershipStore for Voice {
         MembershipStore::bury(&self.memory, limit).await
     }
 
+    async fn sweep(&self, limit: usize) -> Result<u64> {
+        self.memory.sweep(limit).await
+    }
+
     async fn forget(&self, older_than: Duration, limit: usize) -> Result<u64> {
         self.memory.forget(older_than, limit).await
     }
 
     async fn list(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<NodeEntry>> {
         MembershipStore::list(&self.memory, after, limit).await
+    }
+
+    async fn living(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<LivingNode>> {
+        self.memory.living(after, limit).await
     }
 }
 
@@ -129,6 +147,7 @@ async fn process(
     let voice = Voice {
         memory: memory.clone(),
         is_muted: is_muted.clone(),
+        heard: None,
     };
     let mut plan = Plan::new(environment.clone());
     plan.service = Some("orders".to_owned());
@@ -270,4 +289,32 @@ async fn should_leave_in_time_when_its_last_heartbeat_is_not_answered() {
     ann.messaging.shutdown(MINUTE).await.unwrap();
     let nodes = MembershipStore::list(&server, None, 10).await.unwrap().items;
     assert_eq!(nodes[0].state, NodeState::Left);
+}
+
+/// In real time: the application's only thread is blocked.
+#[tokio::test]
+async fn should_register_and_be_heard_from_the_control_thread_when_the_application_never_yields() {
+    let (control, memory) = (ControlRuntime::start().unwrap(), Memory::new());
+    let spawner = Spawner::new(tokio::runtime::Handle::current(), control.handle().clone());
+    let (clock, random) = (Arc::new(SystemClock::new()), Arc::new(SeededRandom::new(1)));
+    let environment = Environment::new(clock, random, spawner, "ann");
+    let (heard, hears) = mpsc::channel();
+    let voice = Voice {
+        memory: memory.clone(),
+        is_muted: Arc::default(),
+        heard: Some(heard),
+    };
+    let mut plan = Plan::new(environment.clone());
+    plan.service = Some("orders".to_owned());
+    plan.store = Some(memory.parts().with_membership(Arc::new(voice)));
+    plan.transport = Some(Arc::new(memory.clone()));
+    plan.membership = MembershipConfig::default().with_heartbeat(SECOND / 20);
+    let messaging = Messaging::start(plan).await.unwrap();
+    for _ in 0..4 {
+        // Its registration, and heartbeats. The application's thread does nothing else meanwhile.
+        let thread = hears.recv_timeout(MINUTE).unwrap();
+        assert_eq!(thread, "headless-control");
+    }
+    assert!(environment.is_alive());
+    messaging.shutdown(MINUTE).await.unwrap();
 }

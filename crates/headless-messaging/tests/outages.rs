@@ -16,13 +16,17 @@ use std::{
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    Admission, Arrival, AttemptUse, Beat, Buried, Claim, Cursor, Error, ErrorKind, GroupName, Hold,
-    InboxQueries, InboxStore, Incarnation, Marked, MembershipStore, NodeEntry, NodeFacts, NodeState, Owner,
-    Page, Registration, Result, Settled, Store,
+    Abandon, Admission, Arrival, AttemptUse, Beat, Buried, Claim, ClaimParked, Cursor, Error, ErrorKind,
+    GroupName, Hold, InboxQueries, InboxStore, Incarnation, LivingNode, Marked, MembershipStore, NodeEntry,
+    NodeFacts, NodeState, Owner, Page, Park, ParkLimits, Parked, ParkedRow, ParkedStore, Registration,
+    Result, Settled, Store,
 };
-use headless_core::{Environment, Event, HandlerResult, Retry, SeededRandom, Spawner, SystemClock};
+use headless_core::{
+    Environment, Event, HandlerError, HandlerResult, MembershipConfig, Retry, SeededRandom, Spawner,
+    SystemClock,
+};
 use headless_memory::Memory;
-use headless_messaging::{Consumer, Context, Inbox, Messaging, Ordered, Plan};
+use headless_messaging::{BatchContext, Consumer, Context, Inbox, Messaging, Ordered, Plan};
 use serde::{Deserialize, Serialize};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -43,6 +47,8 @@ struct Way {
     admits_fail: AtomicBool,
     /// How many milliseconds the answers to admissions take.
     admits_take: AtomicU64,
+    /// How many milliseconds the answers to claims from the park take.
+    claims_take: AtomicU64,
     burials_hang: AtomicBool,
 }
 
@@ -70,12 +76,20 @@ impl MembershipStore for Way {
         MembershipStore::bury(&self.memory, limit).await
     }
 
+    async fn sweep(&self, limit: usize) -> Result<u64> {
+        self.memory.sweep(limit).await
+    }
+
     async fn forget(&self, older_than: Duration, limit: usize) -> Result<u64> {
         self.memory.forget(older_than, limit).await
     }
 
     async fn list(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<NodeEntry>> {
         MembershipStore::list(&self.memory, after, limit).await
+    }
+
+    async fn living(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<LivingNode>> {
+        self.memory.living(after, limit).await
     }
 }
 
@@ -127,6 +141,35 @@ impl InboxStore for Way {
     }
 }
 
+#[async_trait]
+impl ParkedStore for Way {
+    async fn park(&self, parks: &[Park], limits: ParkLimits) -> Result<Vec<Parked>> {
+        self.memory.park(parks, limits).await
+    }
+
+    async fn claim(&self, request: &ClaimParked) -> Result<Vec<ParkedRow>> {
+        let rows = ParkedStore::claim(&self.memory, request).await?;
+        if !rows.is_empty() {
+            tokio::time::sleep(Duration::from_millis(self.claims_take.load(Relaxed))).await;
+        }
+        Ok(rows)
+    }
+
+    async fn abandon(
+        &self,
+        group: &GroupName,
+        owner: Owner,
+        claims: &[Claim],
+        how: &Abandon,
+    ) -> Result<Settled> {
+        ParkedStore::abandon(&self.memory, group, owner, claims, how).await
+    }
+
+    async fn reap_expired(&self, limit: usize) -> Result<u64> {
+        ParkedStore::reap_expired(&self.memory, limit).await
+    }
+}
+
 struct Node {
     messaging: Messaging,
     environment: Environment,
@@ -143,12 +186,17 @@ fn on() -> Consumer {
 
 /// A node over this server with this consumer, whose messages have one round each.
 async fn node(server: &Memory, consumer: Consumer) -> Node {
+    node_with(server, consumer, MembershipConfig::default()).await
+}
+
+async fn node_with(server: &Memory, consumer: Consumer, membership: MembershipConfig) -> Node {
     let memory = server.connect();
     let way = Arc::new(Way {
         memory: memory.clone(),
         is_muted: AtomicBool::new(false),
         admits_fail: AtomicBool::new(false),
         admits_take: AtomicU64::new(0),
+        claims_take: AtomicU64::new(0),
         burials_hang: AtomicBool::new(false),
     });
     let (clock, random) = (Arc::new(SystemClock::new()), Arc::new(SeededRandom::new(1)));
@@ -156,8 +204,11 @@ async fn node(server: &Memory, consumer: Consumer) -> Node {
     let mut plan = Plan::new(environment.clone());
     plan.service = Some("orders".to_owned());
     let mut parts = memory.parts().with_membership(way.clone());
-    parts.inbox.as_mut().unwrap().inbox = way.clone();
+    let inbox = parts.inbox.as_mut().unwrap();
+    inbox.inbox = way.clone();
+    inbox.parked = way.clone();
     plan.store = Some(parts);
+    plan.membership = membership;
     plan.transport = Some(Arc::new(memory));
     plan.topic_named(Placed::TOPIC, Ordered::no(), false);
     plan.consumer(consumer);
@@ -220,6 +271,80 @@ async fn should_give_back_an_admission_with_its_round_when_it_is_answered_after_
     let stats = ann.messaging.consumers()[0].stats();
     assert_eq!((stats.handled, stats.dead), (1, 0));
     assert_eq!(calls.load(SeqCst), 1);
+}
+
+/// What becomes of a message that is asked for in one life, and whose answer comes in the next: how often it was handled, and
+/// dead-lettered. A moment before the end of the first life, answers begin to take nine seconds.
+async fn cross(consumer: Consumer, membership: MembershipConfig) -> (u64, u64) {
+    let server = Memory::new();
+    let ann = node_with(&server, consumer, membership).await;
+    let former = ann.messaging.membership().unwrap().incarnation();
+    ann.way.is_muted.store(true, SeqCst);
+    tokio::time::sleep(20 * SECOND).await;
+    let left = ann.environment.life.until() - ann.environment.clock.monotonic();
+    tokio::time::sleep(left - 3 * SECOND).await;
+    ann.way.admits_take.store(9_000, Relaxed);
+    ann.way.claims_take.store(9_000, Relaxed);
+    ann.messaging.publisher().publish(&Placed).await.unwrap();
+    tokio::time::sleep(4 * SECOND).await;
+    assert!(!ann.environment.is_alive());
+    ann.way.admits_take.store(0, Relaxed);
+    ann.way.claims_take.store(0, Relaxed);
+    // From here on she is heard, and registers anew, before that answer comes or after it.
+    ann.way.is_muted.store(false, SeqCst);
+    tokio::time::sleep(60 * SECOND).await;
+    assert!(ann.messaging.membership().unwrap().incarnation() > former);
+    let stats = ann.messaging.consumers()[0].stats();
+    (stats.handled, stats.dead)
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_lose_no_round_when_the_answer_to_an_admission_crosses_a_registration() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let became = cross(counting(&calls), MembershipConfig::default()).await;
+    assert_eq!(became, (1, 0), "its one round was not lost");
+    assert_eq!(calls.load(SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_lose_no_round_when_the_answer_to_the_admission_of_a_batch_crosses_a_registration() {
+    let handle = |_: Vec<Placed>, _: BatchContext| async { HandlerResult::Ok(()) };
+    let consumer = on().batch(10, Duration::from_millis(10), handle);
+    let became = cross(consumer, MembershipConfig::default()).await;
+    assert_eq!(became, (1, 0), "its one round was not lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_lose_no_round_when_the_answer_to_a_claim_from_the_park_crosses_a_registration() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = calls.clone();
+    // Transactional: a first delivery is not admitted, and fails at once.
+    let consumer = Consumer::group("billing")
+        .retry(Retry::exponential(SECOND / 10, SECOND / 10).inline(0).rounds(2))
+        .timeout(HOUR)
+        .lease(HOUR)
+        .on(move |_: Placed, _: Context| {
+            let is_first = counted.fetch_add(1, SeqCst) == 0;
+            async move {
+                if is_first {
+                    return Err(HandlerError::retry("not yet"));
+                }
+                HandlerResult::Ok(())
+            }
+        });
+    let became = cross(consumer.inbox(Inbox::Transactional), MembershipConfig::default()).await;
+    assert_eq!(became, (1, 0), "its second round was not lost");
+    assert_eq!(calls.load(SeqCst), 2);
+}
+
+/// The others take a node for silent while it waits.
+#[tokio::test(start_paused = true)]
+async fn should_wait_no_longer_than_a_heartbeat_for_an_answer_when_it_registers_anew() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let membership = MembershipConfig::default().with_heartbeat(SECOND);
+    let became = cross(counting(&calls), membership).await;
+    assert_eq!(became, (0, 1), "freed with its round, which is its last one");
+    assert_eq!(calls.load(SeqCst), 0);
 }
 
 async fn state(server: &Memory) -> NodeState {

@@ -526,6 +526,36 @@ async fn should_blame_the_node_and_not_the_lease_when_its_life_ended_during_the_
     assert!(world.sent().is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn should_give_back_what_it_was_sending_when_its_life_ends() {
+    let world = World::new().await;
+    *world.transport.latency.lock().unwrap() = 600 * SECOND;
+    let (relay, environment) = world.relay(1, RelayConfig::default().with_lease(900 * SECOND));
+    let _membership = joined(&world, &environment).await;
+    world.store(&[("ledger", "a", "1")]).await;
+    relay.run_once().await.unwrap_err();
+    *world.transport.latency.lock().unwrap() = Duration::ZERO;
+    // Nobody has buried it, and its lease would last for minutes.
+    let (other, _) = world.relay(2, RelayConfig::default());
+    drain(&other).await;
+    assert_eq!(world.sent(), ["1"]);
+    assert!(world.stored().await.is_empty() && world.dead().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_give_back_what_it_claimed_when_its_life_ended_during_the_claim() {
+    let world = World::new().await;
+    *world.outbox.latency.lock().unwrap() = 55 * SECOND;
+    let (relay, environment) = world.relay(1, RelayConfig::default().with_lease(900 * SECOND));
+    let _membership = joined(&world, &environment).await;
+    world.store(&[("clicks", "-", "1")]).await;
+    relay.run_once().await.unwrap_err();
+    *world.outbox.latency.lock().unwrap() = Duration::ZERO;
+    let (other, _) = world.relay(2, RelayConfig::default());
+    drain(&other).await;
+    assert_eq!(world.sent(), ["1"]);
+}
+
 /// Registers this relay's process as a node; it beats when the test says so.
 async fn joined(world: &World, environment: &Environment) -> Membership {
     let store = Arc::new(world.memory.clone());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    Beat, Buried, Cursor, Error, ErrorKind, Incarnation, MembershipStore, NodeEntry, NodeFacts, NodeState,
-    Owner, Page, Registration, Result,
+    Beat, Buried, Cursor, Error, ErrorKind, Incarnation, LivingNode, MembershipStore, NodeEntry, NodeFacts,
+    NodeState, Owner, Page, Registration, Result,
 };
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
@@ -16,7 +16,7 @@ use crate::{
     inbox::arrivals::owner_uuid,
     page::{Cursors, foreign, one_more_than},
     span::{count, micros, span},
-    sql::statements,
+    sql::{Sql, statements},
     wake::Signal,
 };
 
@@ -27,8 +27,10 @@ statements! {
         heartbeat: "membership/heartbeat",
         leave: "membership/leave",
         bury: "membership/bury",
+        sweep: "membership/sweep",
         forget: "membership/forget",
         list: "membership/list",
+        living: "membership/living",
     }
 }
 
@@ -127,6 +129,31 @@ impl MembershipStore for Postgres {
             .await
     }
 
+    async fn sweep(&self, limit: usize) -> Result<u64> {
+        let shared = &self.shared;
+        shared
+            .call("sweep", async {
+                one_more_than(limit)?;
+                let mut freed = 0;
+                // Each in a transaction of its own, as for burials.
+                for _ in 0..limit {
+                    let mut session = shared.session().await?;
+                    let here: Option<i64> = sqlx::query_scalar(shared.membership.sweep.get())
+                        .fetch_optional(&mut *session)
+                        .await
+                        .map_err(fault)?;
+                    session.finish(&shared.statements).await?;
+                    let Some(here) = here else { break };
+                    if here > 0 {
+                        shared.wake.notify(Signal::Store);
+                    }
+                    freed += here.unsigned_abs();
+                }
+                Ok(freed)
+            })
+            .await
+    }
+
     async fn forget(&self, older_than: Duration, limit: usize) -> Result<u64> {
         let shared = &self.shared;
         shared
@@ -145,28 +172,60 @@ impl MembershipStore for Postgres {
     }
 
     async fn list(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<NodeEntry>> {
-        let shared = &self.shared;
+        let list = List {
+            operation: "list",
+            name: "nodes",
+            statement: &self.shared.membership.list,
+        };
+        list.read(self, after, limit, entry).await
+    }
+
+    async fn living(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<LivingNode>> {
+        let list = List {
+            operation: "living",
+            name: "living nodes",
+            statement: &self.shared.membership.living,
+        };
+        list.read(self, after, limit, living).await
+    }
+}
+
+/// A list of nodes in the order of their incarnations.
+struct List<'a> {
+    operation: &'static str,
+    name: &'static str,
+    statement: &'a Sql,
+}
+
+impl List<'_> {
+    async fn read<T: Send>(
+        &self,
+        postgres: &Postgres,
+        after: Option<&Cursor>,
+        limit: usize,
+        read: impl Fn(&PgRow) -> Result<T> + Send + Sync,
+    ) -> Result<Page<T>> {
+        let shared = &postgres.shared;
         shared
-            .call("list", async {
-                let cursors = Cursors::new("nodes", shared.id);
+            .call(self.operation, async {
+                let cursors = Cursors::new(self.name, shared.id);
                 let most = one_more_than(limit)?;
                 let after: i64 = match cursors.read(after)? {
                     Some(place) => place.parse().map_err(|_| foreign())?,
                     None => 0,
                 };
                 let mut session = shared.session().await?;
-                let rows = sqlx::query(shared.membership.list.get())
+                let rows = sqlx::query(self.statement.get())
                     .bind(after)
                     .bind(most)
                     .fetch_all(&mut *session)
                     .await
                     .map_err(fault)?;
                 session.finish(&shared.statements).await?;
-                let entries = rows
+                let nodes = rows
                     .iter()
-                    .map(|row| entry(row).map(|entry| (entry.incarnation.to_string(), entry)))
-                    .collect::<Result<Vec<_>>>()?;
-                Ok(cursors.page(limit, entries))
+                    .map(|row| Ok((incarnation_of(row)?.to_string(), read(row)?)));
+                Ok(cursors.page(limit, nodes.collect::<Result<Vec<_>>>()?))
             })
             .await
     }
@@ -198,25 +257,36 @@ fn death(row: &PgRow) -> Result<Buried> {
     ))
 }
 
+fn state_of(row: &PgRow) -> Result<NodeState> {
+    let state: i16 = row.try_get("state").map_err(fault)?;
+    match state {
+        0 => Ok(NodeState::Alive),
+        1 => Ok(NodeState::Suspected),
+        2 => Ok(NodeState::Dead),
+        3 => Ok(NodeState::Left),
+        other => Err(Error::new(
+            ErrorKind::Internal,
+            format!("a node has the state {other}, which this version does not know"),
+        )),
+    }
+}
+
+fn living(row: &PgRow) -> Result<LivingNode> {
+    let label: String = row.try_get("label").map_err(fault)?;
+    Ok(LivingNode::new(
+        incarnation_of(row)?,
+        owner_of(row)?,
+        label,
+        state_of(row)?,
+    ))
+}
+
 fn entry(row: &PgRow) -> Result<NodeEntry> {
     let text = |name| -> Result<String> { row.try_get(name).map_err(fault) };
     let time = |name| -> Result<Duration> { row.try_get(name).map_err(fault).map(span) };
-    let state: i16 = row.try_get("state").map_err(fault)?;
-    let state = match state {
-        0 => NodeState::Alive,
-        1 => NodeState::Suspected,
-        2 => NodeState::Dead,
-        3 => NodeState::Left,
-        other => {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                format!("a node has the state {other}, which this version does not know"),
-            ));
-        }
-    };
     let registration = Registration::new(owner_of(row)?, &text("service")?, &text("label")?)?
         .with_silence(time("suspect_after")?, time("dead_after")?)?;
     Ok(NodeEntry::new(incarnation_of(row)?, &registration)
-        .with_state(state, time("registered")?, time("silent")?)
+        .with_state(state_of(row)?, time("registered")?, time("silent")?)
         .with_facts(NodeFacts::new(text("facts")?)?))
 }

@@ -57,6 +57,7 @@ impl Migration {
         7 "0007_membership",
         8 "0008_control",
         9 "0009_repartition",
+        10 "0010_membership_sweep",
     ];
 
     /// The checksum of its text, before the schema's name is put in.

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         .at_once(8)
         .outbox::<PooledFixture>()
         .inbox::<PooledFixture>()
+        .membership::<PooledFixture>()
         .transport::<PooledFixture>()
         .consumer_over_transport::<PooledFixture>())
 }

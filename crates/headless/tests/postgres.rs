@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 #[path = "postgres/commits.rs"]
 mod commits;
+#[path = "postgres/heartbeats.rs"]
+mod heartbeats;
 
 const MINUTE: Duration = Duration::from_mins(1);
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "runtime/lag.rs"]
+mod lag;
 #[path = "runtime/settled.rs"]
 mod settled;
 

@@ -7,10 +7,10 @@ use headless_abstractions::{
     Abandon, Admission, Appended, Arrival, AttemptUse, Beat, Buried, Bury, Claim, ClaimOutbox, ClaimParked,
     ClaimedOutbox, Cursor, DeadId, DeadLetter, DeadLetterChange, DeadLetterFilter, DeadLetterQueries,
     DeadLetterStats, DeadLetterStore, DeadLetterTally, Edit, Edited, Failure, GroupName, Hold, InboxEntry,
-    InboxFilter, InboxParts, InboxQueries, InboxStats, InboxStore, Incarnation, Marked, MembershipStore,
-    Message, MessageId, NodeEntry, NodeFacts, OutboxEntry, OutboxFilter, OutboxParts, OutboxQueries,
-    OutboxStats, OutboxStore, Owner, Page, Park, ParkLimits, Parked, ParkedRow, ParkedStore, Pulse,
-    PulseStore, Redrive, Redriven, Registration, Result, Settled, Store, StoreId, StoreParts,
+    InboxFilter, InboxParts, InboxQueries, InboxStats, InboxStore, Incarnation, LivingNode, Marked,
+    MembershipStore, Message, MessageId, NodeEntry, NodeFacts, OutboxEntry, OutboxFilter, OutboxParts,
+    OutboxQueries, OutboxStats, OutboxStore, Owner, Page, Park, ParkLimits, Parked, ParkedRow, ParkedStore,
+    Pulse, PulseStore, Redrive, Redriven, Registration, Result, Settled, Store, StoreId, StoreParts,
     UnitOfWorkStore,
 };
 
@@ -162,8 +162,10 @@ through! {
         any heartbeat(owner: Owner, incarnation: Incarnation, facts: &NodeFacts) -> Beat;
         any leave(owner: Owner, incarnation: Incarnation) -> bool;
         any bury(limit: usize) -> Vec<Buried>;
+        any sweep(limit: usize) -> u64;
         any forget(older_than: Duration, limit: usize) -> u64;
         before list(after: Option<&Cursor>, limit: usize) -> Page<NodeEntry>;
+        before living(after: Option<&Cursor>, limit: usize) -> Page<LivingNode>;
     }
     PulseStore of PulsePart, pulse: {
         any pulse() -> Pulse;

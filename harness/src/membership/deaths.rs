@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use headless_abstractions::{Admission, Beat, Buried, Hold, NodeState, Owner, Parked, Registration, Settled};
+use headless_abstractions::{
+    Admission, Beat, Buried, Hold, Marked, NodeState, OwnedTx, Owner, Parked, Registration, Settled, StoreTx,
+    UnitOfWorkStore,
+};
 
 use super::node::Member;
 use crate::{
@@ -13,12 +16,13 @@ use crate::{
     mutation::Mutation::{
         BeatEveryone, BuryReborn, DeathFreesEveryone, DeathFreesStrangers, DeathKeepsClaims,
         DeathReturnsRounds, DeathToldTwice, LateLeaveFrees, LeaveForgotten, LeaveKeepsClaims,
-        RebirthKeepsClaims, SuspicionFrees,
+        RebirthKeepsClaims, SuspicionFrees, SweepForgotten, SweepFreesEveryone, SweepFreesReborn,
     },
     outbox::{
         node::{nothing_lost, outlast_lease},
         samples::{LONG, claims, message, numbers, owner},
     },
+    wait::eventually,
 };
 
 pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
@@ -34,6 +38,21 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
         )
         .catching(&[DeathKeepsClaims]),
         case!(
+            should_free_what_a_transaction_had_locked_when_swept_after_its_end,
+            "what a burial passes over since a transaction of the dead has it locked is free soon after that has ended"
+        )
+        .catching(&[SweepForgotten]),
+        case!(
+            should_free_what_the_dead_claimed_when_swept_after_its_burial,
+            "a claim that comes after the burial of its owner is freed by a later look"
+        )
+        .catching(&[SweepForgotten]),
+        case!(
+            should_keep_what_it_holds_when_it_was_swept_in_its_new_life,
+            "an owner that has registered anew keeps what it holds, though its former life is looked at"
+        )
+        .catching(&[SweepFreesReborn]),
+        case!(
             should_count_the_round_when_its_node_died,
             "a round that had begun counts, so that a message which kills its process comes to its last one"
         )
@@ -42,7 +61,12 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
             should_leave_the_claims_of_others_alone_when_one_is_buried,
             "the living, the suspected and those who never registered keep what they hold"
         )
-        .catching(&[DeathFreesEveryone, DeathFreesStrangers, SuspicionFrees]),
+        .catching(&[
+            DeathFreesEveryone,
+            DeathFreesStrangers,
+            SuspicionFrees,
+            SweepFreesEveryone
+        ]),
         case!(
             should_tell_each_death_once_when_many_bury,
             "of any number who bury at once, one is told of each death"
@@ -158,6 +182,104 @@ async fn should_free_what_the_dead_held_when_buried<F: StoreFixture>(cx: &Cx<F>)
     nothing_lost(&heir.node.outbox.ack(owner(2), &claims(&again)).await?)
 }
 
+/// Looks again and again, as a store may look at each node no more often than each second, until so many claims are free.
+async fn sweep<F: StoreFixture>(cx: &Cx<F>, member: &Member<F::Store>, claims: u64) -> CaseResult {
+    let mut freed = 0;
+    eventually(cx.patience(), "the claims are free", async || {
+        freed += member.membership.sweep(10).await?;
+        Ok((freed >= claims).then_some(()))
+    })
+    .await?;
+    ensure_eq!(freed, claims, "the claims that were freed");
+    Ok(())
+}
+
+async fn should_free_what_a_transaction_had_locked_when_swept_after_its_end<F: StoreFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    let (dead, heir) = (Member::join(cx).await?, Member::join(cx).await?);
+    dead.register(owner(1), cx.lease()).await?;
+    let worker = Worker::new(&dead.node, owner(1));
+    let hold = worker.run(&message(1)).await?;
+    let Hold::Running { epoch: running, .. } = hold else {
+        fail!("the admission holds nothing");
+    };
+    let mut tx = dead.node.store.begin().await?;
+    let marked = tx.mark_processed(&[(worker.arrival(&message(1)), hold)]).await?;
+    ensure_eq!(marked, vec![Marked::Now], "the mark");
+    outlast_lease(cx).await;
+    let buried = heir.membership.bury(10).await?;
+    ensure_eq!(owners(&buried), vec![owner(1)], "who is buried");
+    ensure_eq!(buried[0].freed, 0, "the claims that were freed");
+    ensure_eq!(heir.membership.sweep(10).await?, 0, "while it is locked");
+    let next = Worker::new(&heir.node, owner(2));
+    let busy = next.admit(&message(1)).await?;
+    ensure!(matches!(busy, Admission::Busy { .. }), "it is answered {busy:?}");
+    Box::new(tx).rollback().await?;
+    sweep(cx, &heir, 1).await?;
+    match next.admit(&message(1)).await? {
+        Admission::Run { epoch, rounds } => {
+            ensure!(epoch > running, "epoch {epoch} follows {running}");
+            ensure_eq!(rounds, 2, "the rounds so far");
+        }
+        other => fail!("the delivery of a dead node is answered {other:?}"),
+    }
+    Ok(())
+}
+
+async fn should_free_what_the_dead_claimed_when_swept_after_its_burial<F: StoreFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    let member = Member::join(cx).await?;
+    member.register(owner(1), cx.lease()).await?;
+    outlast_lease(cx).await;
+    ensure_eq!(
+        owners(&member.membership.bury(10).await?),
+        vec![owner(1)],
+        "who is buried"
+    );
+    member.node.outbox.append(&[message(1)]).await?;
+    let held = member.node.claim(owner(1), 1).await?;
+    ensure_eq!(numbers(&held), vec![1], "what the outbox hands out");
+    sweep(cx, &member, 1).await?;
+    let late = member.node.outbox.ack(owner(1), &claims(&held)).await?;
+    ensure_eq!(late, Settled::without(claims(&held)), "the claim of the dead");
+    ensure_eq!(
+        numbers(&member.node.claim(owner(2), 1).await?),
+        vec![1],
+        "what the outbox hands out again"
+    );
+    Ok(())
+}
+
+async fn should_keep_what_it_holds_when_it_was_swept_in_its_new_life<F: StoreFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    let member = Member::join(cx).await?;
+    member.register(owner(1), cx.lease()).await?;
+    outlast_lease(cx).await;
+    ensure_eq!(
+        owners(&member.membership.bury(10).await?),
+        vec![owner(1)],
+        "who is buried"
+    );
+    let anew = member.register_for_long(owner(1)).await?;
+    member.node.outbox.append(&[message(1)]).await?;
+    let held = member.node.claim(owner(1), 1).await?;
+    ensure_eq!(member.membership.sweep(10).await?, 0, "what was freed");
+    // And where the new life ends, too, what it held is free.
+    nothing_lost(&member.node.outbox.renew(owner(1), &claims(&held), LONG).await?)?;
+    ensure!(member.membership.leave(owner(1), anew).await?, "its good-bye");
+    let again = member.node.claim(owner(2), 1).await?;
+    ensure_eq!(numbers(&again), vec![1], "what the outbox hands out again");
+    ensure_eq!(
+        member.membership.sweep(10).await?,
+        0,
+        "what was freed of another's"
+    );
+    nothing_lost(&member.node.outbox.ack(owner(2), &claims(&again)).await?)
+}
+
 async fn should_count_the_round_when_its_node_died<F: StoreFixture>(cx: &Cx<F>) -> CaseResult {
     let heir = Member::join(cx).await?;
     for round in 1..=3_u32 {
@@ -203,6 +325,7 @@ async fn should_leave_the_claims_of_others_alone_when_one_is_buried<F: StoreFixt
         vec![owner(1)],
         "who is buried"
     );
+    ensure_eq!(member.membership.sweep(10).await?, 0, "what is freed later");
     ensure_eq!(
         numbers(&member.node.claim(owner(9), 10).await?),
         vec![1],

@@ -11,7 +11,8 @@ use crate::{
     fixture::StoreFixture,
     mutation::Mutation::{
         BeatEveryone, FactsForgotten, ForgetLive, ForgetNobody, HeartbeatForgotten, IncarnationStands,
-        LeaveForgotten, NodesUnchecked, OneNodePage, RegisterUnseen, SuspicionHidden,
+        LeaveForgotten, LivingHideSuspected, LivingWithEnded, NodesUnchecked, OneNodePage, RegisterUnseen,
+        SuspicionHidden,
     },
     outbox::{
         node::outlast_lease,
@@ -67,6 +68,11 @@ pub(super) fn cases<F: StoreFixture>() -> Vec<Case<F>> {
             "pages hold each node once, in the order of their incarnations"
         )
         .catching(&[OneNodePage]),
+        case!(
+            should_show_who_has_not_ended_when_it_looks_at_the_living,
+            "a look at the living has those that have not ended, each once, with their state"
+        )
+        .catching(&[LivingHideSuspected, LivingWithEnded, OneNodePage]),
         case!(
             should_be_refused_when_a_limit_or_a_cursor_is_malformed,
             "limits out of range and foreign cursors are Invalid"
@@ -295,6 +301,48 @@ async fn should_list_each_node_once_when_it_takes_several_pages<F: StoreFixture>
     Ok(())
 }
 
+async fn should_show_who_has_not_ended_when_it_looks_at_the_living<F: StoreFixture>(
+    cx: &Cx<F>,
+) -> CaseResult {
+    let member = Member::join(cx).await?;
+    let left = member.register_for_long(owner(1)).await?;
+    ensure!(member.membership.leave(owner(1), left).await?, "a good-bye");
+    member.register(owner(2), cx.lease()).await?;
+    let suspected = Registration::new(owner(3), "orders", "silent")?.with_silence(cx.lease(), LONG)?;
+    let suspected = member.membership.register(&suspected).await?;
+    outlast_lease(cx).await;
+    let alive = member.register_for_long(owner(4)).await?;
+    let mut seen = Vec::new();
+    let mut after = None;
+    for _ in 0..4 {
+        let page = member.membership.living(after.as_ref(), 2).await?;
+        ensure!(page.items.len() <= 2, "a page of {} rows", page.items.len());
+        seen.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let states: Vec<_> = seen.iter().map(|node| (node.owner, node.state)).collect();
+    let expected = [
+        (owner(2), NodeState::Dead),
+        (owner(3), NodeState::Suspected),
+        (owner(4), NodeState::Alive),
+    ];
+    ensure_eq!(states, expected, "who has not ended");
+    ensure_eq!(&*seen[1].node, "silent", "its label");
+    ensure_eq!(
+        (seen[1].incarnation, seen[2].incarnation),
+        (suspected, alive),
+        "their incarnations"
+    );
+    member.membership.bury(10).await?;
+    let living = member.membership.living(None, 10).await?.items;
+    let living: Vec<_> = living.iter().map(|node| node.owner).collect();
+    ensure_eq!(living, [owner(3), owner(4)], "after a burial");
+    Ok(())
+}
+
 async fn should_be_refused_when_a_limit_or_a_cursor_is_malformed<F: StoreFixture>(cx: &Cx<F>) -> CaseResult {
     let member = Member::join(cx).await?;
     member.register_for_long(owner(1)).await?;
@@ -304,10 +352,22 @@ async fn should_be_refused_when_a_limit_or_a_cursor_is_malformed<F: StoreFixture
         let kind = refused.as_ref().err().map(headless_abstractions::Error::kind);
         ensure_eq!(kind, Some(ErrorKind::Invalid), "list with {after:?} and {limit}");
     }
+    for (after, limit) in [(None, 0), (None, 1_001), (Some(&foreign), 10)] {
+        let refused = member.membership.living(after, limit).await;
+        let kind = refused.as_ref().err().map(headless_abstractions::Error::kind);
+        ensure_eq!(
+            kind,
+            Some(ErrorKind::Invalid),
+            "living with {after:?} and {limit}"
+        );
+    }
     for limit in [0, 1_001] {
         let refused = member.membership.bury(limit).await;
         let kind = refused.as_ref().err().map(headless_abstractions::Error::kind);
         ensure_eq!(kind, Some(ErrorKind::Invalid), "bury with {limit}");
+        let refused = member.membership.sweep(limit).await;
+        let kind = refused.as_ref().err().map(headless_abstractions::Error::kind);
+        ensure_eq!(kind, Some(ErrorKind::Invalid), "sweep with {limit}");
     }
     Ok(())
 }

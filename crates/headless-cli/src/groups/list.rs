@@ -39,6 +39,7 @@ pub(crate) fn table(groups: &[Group<'_>]) -> String {
         "GROUP",
         "TOPIC",
         "NODES",
+        "LAG",
         "IN FLIGHT",
         "CONCURRENCY",
         "PAUSED",
@@ -51,13 +52,14 @@ pub(crate) fn table(groups: &[Group<'_>]) -> String {
     text::table(head, &rows)
 }
 
-fn rows(group: &Group<'_>) -> Vec<[String; 10]> {
+fn rows(group: &Group<'_>) -> Vec<[String; 11]> {
     let concurrency: Vec<_> = group.concurrency.iter().map(ToString::to_string).collect();
     let [wanted, by, since] = wanted(group.wanted);
     let mut rows = vec![[
         text::short(group.name, NAME),
         String::new(),
         group.nodes.to_string(),
+        group.lag.map_or("?".to_owned(), |lag| lag.to_string()),
         group.in_flight.to_string(),
         concurrency.join(", "),
         String::new(),
@@ -80,6 +82,7 @@ fn rows(group: &Group<'_>) -> Vec<[String; 10]> {
         rows.push([
             String::new(),
             text::short(name, NAME),
+            String::new(),
             String::new(),
             String::new(),
             String::new(),

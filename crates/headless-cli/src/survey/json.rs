@@ -35,6 +35,7 @@ pub(crate) fn group(group: &Group<'_>) -> Value {
         "in_flight": group.in_flight,
         "handled": group.handled,
         "failed": group.failed,
+        "lag": group.lag,
         "concurrency": group.concurrency,
         "topics": topics.collect::<Vec<_>>(),
     })

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use headless_abstractions::{Incarnation, NodeEntry, NodeState, Owner};
+use headless_abstractions::{Incarnation, LivingNode, NodeState, Owner};
 
 use crate::metric;
 
@@ -66,7 +66,7 @@ impl Watched {
     ///
     /// Of all that look, the first of the living tells, so that each change is told once as a rule: `me` is told nothing
     /// while somebody who registered before lives.
-    pub(super) fn look<'a>(&self, me: Owner, nodes: &'a [NodeEntry]) -> Vec<(Change, &'a NodeEntry)> {
+    pub(super) fn look<'a>(&self, me: Owner, nodes: &'a [LivingNode]) -> Vec<(Change, &'a LivingNode)> {
         let now = nodes.iter().map(|node| (node.incarnation, node.state)).collect();
         // Replaced whole: valid after any panic.
         let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
@@ -74,7 +74,7 @@ impl Watched {
         let Some(before) = before.filter(|_| first.is_some_and(|node| node.owner == me)) else {
             return Vec::new();
         };
-        let change = |node: &NodeEntry| match (before.get(&node.incarnation)?, node.state) {
+        let change = |node: &LivingNode| match (before.get(&node.incarnation)?, node.state) {
             (NodeState::Alive, NodeState::Suspected) => Some(Change::Suspected),
             (NodeState::Suspected, NodeState::Alive) => Some(Change::Recovered),
             _ => None,
@@ -88,22 +88,15 @@ impl Watched {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use headless_abstractions::Registration;
-
     use super::*;
 
-    fn nodes(states: &[NodeState]) -> Vec<NodeEntry> {
-        let entry = |(number, state): (u64, &NodeState)| {
-            let registration = Registration::new(owner(number), "orders", "a node").unwrap();
-            NodeEntry::new(Incarnation::new(number), &registration).with_state(
-                *state,
-                Duration::ZERO,
-                Duration::ZERO,
-            )
+    /// Those of these states that have not ended.
+    fn nodes(states: &[NodeState]) -> Vec<LivingNode> {
+        let node = |(number, state): (u64, &NodeState)| {
+            LivingNode::new(Incarnation::new(number), owner(number), "a node", *state)
         };
-        (1..).zip(states).map(entry).collect()
+        let living = (1..).zip(states).filter(|(_, state)| !state.is_final());
+        living.map(node).collect()
     }
 
     fn owner(number: u64) -> Owner {

@@ -3,7 +3,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use headless_abstractions::{Buried, Owner};
+use futures::FutureExt;
+use headless_abstractions::{Buried, NodeState, Owner};
 
 use super::*;
 use crate::{SeededRandom, Spawner, SystemClock};
@@ -20,7 +21,12 @@ struct Told {
     facts: Mutex<Vec<String>>,
     left: AtomicU64,
     burials: AtomicU64,
+    /// How many claims the next sweep frees.
+    sweeps: AtomicU64,
+    living: Mutex<Vec<LivingNode>>,
     buries: std::sync::atomic::AtomicBool,
+    /// Whether everybody lives: there is nobody to bury.
+    lives: std::sync::atomic::AtomicBool,
     registering: Duration,
     silent: std::sync::atomic::AtomicBool,
 }
@@ -63,12 +69,12 @@ impl MembershipStore for Told {
             // Behind a lock that nobody gives back.
             std::future::pending::<()>().await;
         }
-        Ok(vec![Buried::new(
-            Incarnation::new(7),
-            Owner::from_bits(7),
-            "bob",
-            1,
-        )])
+        let bob = Buried::new(Incarnation::new(7), Owner::from_bits(7), "bob", 1);
+        Ok(if self.lives.load(Ordering::SeqCst) {
+            Vec::new()
+        } else {
+            vec![bob]
+        })
     }
 
     async fn forget(&self, older_than: Duration, _: usize) -> Result<u64> {
@@ -76,8 +82,21 @@ impl MembershipStore for Told {
         Ok(0)
     }
 
+    async fn sweep(&self, limit: usize) -> Result<u64> {
+        assert!(limit > 0);
+        Ok(self.sweeps.swap(0, Ordering::SeqCst))
+    }
+
     async fn list(&self, _: Option<&Cursor>, _: usize) -> Result<Page<NodeEntry>> {
-        Ok(Page::new(Vec::new(), None))
+        unreachable!("who watches over others does not read what they say")
+    }
+
+    async fn living(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<LivingNode>> {
+        let after: usize = after.map_or(0, |cursor| cursor.as_str().parse().unwrap());
+        let living = lock(&self.living);
+        let end = living.len().min(after + limit);
+        let next = (end < living.len()).then(|| Cursor::new(end.to_string()));
+        Ok(Page::new(living[after..end].to_vec(), next))
     }
 }
 
@@ -258,6 +277,44 @@ async fn should_wake_who_waits_for_the_dead_when_it_buries() {
     let mut freed = environment.wakeups.freed().listen();
     membership.bury().await.unwrap();
     freed.woken().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_wake_who_waits_for_the_dead_when_it_frees_what_was_locked() {
+    let (environment, store, membership) = joined().await;
+    membership.bury().await.unwrap();
+    let mut freed = environment.wakeups.freed().listen();
+    store.lives.store(true, Ordering::SeqCst);
+    membership.bury().await.unwrap();
+    assert!(freed.woken().now_or_never().is_none(), "nothing was freed");
+    store.sweeps.store(1, Ordering::SeqCst);
+    membership.bury().await.unwrap();
+    freed.woken().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_look_at_every_living_node_when_there_are_more_than_one_page() {
+    let (environment, store, membership) = joined().await;
+    let living = |number: u64, state| {
+        let owner = match number {
+            0 => environment.owner,
+            other => Owner::from_bits(other.into()),
+        };
+        LivingNode::new(Incarnation::new(number), owner, "a node", state)
+    };
+    *lock(&store.living) = (0..2_500)
+        .map(|number| living(number, NodeState::Alive))
+        .collect();
+    membership.bury().await.unwrap();
+    assert_eq!(membership.living().await.unwrap().len(), 2_500);
+    lock(&store.living)[2_400] = living(2_400, NodeState::Suspected);
+    let nodes = membership.living().await.unwrap();
+    let told = membership.0.watched.look(environment.owner, &nodes);
+    let told: Vec<_> = told
+        .iter()
+        .map(|(change, node)| (*change, node.incarnation.get()))
+        .collect();
+    assert_eq!(told, [(Change::Suspected, 2_400)]);
 }
 
 #[tokio::test(start_paused = true)]

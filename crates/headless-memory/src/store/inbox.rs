@@ -308,18 +308,26 @@ impl InboxTable {
         self.change(key, view, |row| row.epoch = row.epoch.next());
     }
 
+    /// Whether this owner holds anything, also what a transaction has locked.
+    pub(super) fn is_held_by(&self, owner: Owner) -> bool {
+        self.held_by(owner).next().is_some()
+    }
+
     fn rows_of(&self, owner: Owner, view: &View<'_>) -> Vec<RowKey> {
+        let held = self.held_by(owner);
+        held.filter(|key| !view.is_locked(&LockKey::Inbox(key.0.clone(), key.1)))
+            .collect()
+    }
+
+    fn held_by(&self, owner: Owner) -> impl Iterator<Item = RowKey> + '_ {
         let leases = self.groups.iter().flat_map(|(name, group)| {
             let ids = group.park_leases.iter().chain(&group.delivery_leases);
             ids.map(|(_, id)| (name.clone(), *id))
         });
-        let held = |key: &RowKey| match self.row(key).map(|row| row.phase) {
+        leases.filter(move |key| match self.row(key).map(|row| row.phase) {
             Some(Phase::Running(running)) => running.owner == Some(owner),
             _ => false,
-        };
-        leases
-            .filter(|key| held(key) && !view.is_locked(&LockKey::Inbox(key.0.clone(), key.1)))
-            .collect()
+        })
     }
 
     /// How a message without a row stands: to the message that has reserved its idempotency key, and to its key.

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    AttemptUse, Beat, Buried, Cursor, Incarnation, MembershipStore, NodeEntry, NodeFacts, NodeState, Owner,
-    Page, Registration, Result,
+    AttemptUse, Beat, Buried, Cursor, Incarnation, LivingNode, MembershipStore, NodeEntry, NodeFacts,
+    NodeState, Owner, Page, Registration, Result,
 };
 
 use super::{
@@ -30,6 +30,8 @@ struct Node {
     heard: Duration,
     /// How it ended, and when.
     ended: Option<(NodeState, Duration)>,
+    /// When its claims were last looked at, from its end until nothing more can come to it.
+    swept: Option<Duration>,
 }
 
 impl Node {
@@ -55,6 +57,11 @@ impl Node {
         }
     }
 
+    fn living(&self, number: u64, now: Duration) -> LivingNode {
+        let Registration { owner, node, .. } = &self.registration;
+        LivingNode::new(Incarnation::new(number), *owner, node.clone(), self.state(now))
+    }
+
     fn entry(&self, number: u64, now: Duration) -> NodeEntry {
         NodeEntry::new(Incarnation::new(number), &self.registration)
             .with_state(
@@ -67,6 +74,23 @@ impl Node {
 }
 
 impl NodeTable {
+    /// At most this many of those that have ended and whose claims are still looked at, first who was longest ago.
+    fn to_sweep(&self, most: usize) -> Vec<u64> {
+        let looked_at = self
+            .nodes
+            .iter()
+            .filter_map(|(number, node)| Some((node.swept?, *number)));
+        let mut numbers: Vec<(Duration, u64)> = looked_at.collect();
+        numbers.sort_unstable();
+        numbers.into_iter().take(most).map(|(_, number)| number).collect()
+    }
+
+    /// Whether this owner has an incarnation that has not ended.
+    fn is_open(&self, owner: Owner) -> bool {
+        let mut nodes = self.nodes.values();
+        nodes.any(|node| node.registration.owner == owner && node.ended.is_none())
+    }
+
     /// The live node of this incarnation and owner.
     fn live(&mut self, owner: Owner, incarnation: Incarnation, now: Duration) -> Option<&mut Node> {
         let node = self.nodes.get_mut(&incarnation.get())?;
@@ -79,10 +103,28 @@ impl State {
     fn end_node(&mut self, number: u64, state: NodeState, now: Duration) -> Option<Buried> {
         let node = self.nodes.nodes.get_mut(&number)?;
         node.ended = Some((state, now));
+        node.swept = Some(now);
         let owner = node.registration.owner;
         let label = node.registration.node.clone();
         let freed = self.free_owner(owner, now);
         Some(Buried::new(Incarnation::new(number), owner, label, freed))
+    }
+
+    /// Looks again at the claims of one that has ended; says how many it has freed.
+    fn sweep_node(&mut self, number: u64, now: Duration) -> u64 {
+        let Some(node) = self.nodes.nodes.get(&number) else {
+            return 0;
+        };
+        let (owner, dead_after) = (node.registration.owner, node.registration.dead_after);
+        let ended = node.ended.map_or(now, |(_, at)| at);
+        let is_open = self.nodes.is_open(owner);
+        let freed = if is_open { 0 } else { self.free_owner(owner, now) };
+        let is_over = now.saturating_sub(ended) >= dead_after;
+        let is_done = is_open || (is_over && !self.outbox.is_held_by(owner) && !self.inbox.is_held_by(owner));
+        if let Some(node) = self.nodes.nodes.get_mut(&number) {
+            node.swept = (!is_done).then_some(now);
+        }
+        freed
     }
 
     fn free_owner(&mut self, owner: Owner, now: Duration) -> u64 {
@@ -122,6 +164,7 @@ impl MembershipStore for Memory {
                 registered: now,
                 heard: now,
                 ended: None,
+                swept: None,
             };
             state.nodes.nodes.insert(number, node);
             Incarnation::new(number)
@@ -167,6 +210,15 @@ impl MembershipStore for Memory {
         }))
     }
 
+    async fn sweep(&self, limit: usize) -> Result<u64> {
+        self.link.check("sweep").await?;
+        check_limit(limit).map_err(|error| error.with_operation("sweep"))?;
+        Ok(self.server.database.write(|state, now| {
+            let nodes = state.nodes.to_sweep(limit).into_iter();
+            nodes.map(|number| state.sweep_node(number, now)).sum()
+        }))
+    }
+
     async fn forget(&self, older_than: Duration, limit: usize) -> Result<u64> {
         self.link.check("forget").await?;
         Ok(self.server.database.write(|state, now| {
@@ -189,11 +241,7 @@ impl MembershipStore for Memory {
 
     async fn list(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<NodeEntry>> {
         self.link.check("list").await?;
-        let cursors = Cursors::new("nodes", self.server.id);
-        let after: u64 = match cursors.read(after)? {
-            Some(place) => place.parse().map_err(|_| cursors.foreign())?,
-            None => 0,
-        };
+        let (cursors, after) = self.nodes_after("nodes", after)?;
         self.server.database.read(|state, now| {
             let nodes = state.nodes.nodes.range(after.saturating_add(1)..);
             cursors.page(
@@ -201,5 +249,30 @@ impl MembershipStore for Memory {
                 nodes.map(|(number, node)| (number.to_string(), node.entry(*number, now))),
             )
         })
+    }
+
+    async fn living(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<LivingNode>> {
+        self.link.check("living").await?;
+        let (cursors, after) = self.nodes_after("living nodes", after)?;
+        self.server.database.read(|state, now| {
+            let nodes = state.nodes.nodes.range(after.saturating_add(1)..);
+            let living = nodes.filter(|(_, node)| node.ended.is_none());
+            cursors.page(
+                limit,
+                living.map(|(number, node)| (number.to_string(), node.living(*number, now))),
+            )
+        })
+    }
+}
+
+impl Memory {
+    /// The cursors of a list of nodes, and the incarnation after which it goes on.
+    fn nodes_after(&self, list: &'static str, after: Option<&Cursor>) -> Result<(Cursors, u64)> {
+        let cursors = Cursors::new(list, self.server.id);
+        let after = match cursors.read(after)? {
+            Some(place) => place.parse().map_err(|_| cursors.foreign())?,
+            None => 0,
+        };
+        Ok((cursors, after))
     }
 }

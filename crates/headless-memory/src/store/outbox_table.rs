@@ -278,15 +278,23 @@ impl OutboxTable {
     }
 
     pub(super) fn release_owner(&mut self, owner: Owner) -> u64 {
-        let leased = self.leases.iter().map(|(_, number)| *number);
-        let held: Vec<u64> = leased
-            .chain(self.lapsed.iter().copied())
-            .filter(|number| self.owner_of(*number) == Some(owner))
-            .collect();
+        let held: Vec<u64> = self.held_by(owner).collect();
         for number in &held {
             self.turn(*number, Phase::Ready);
         }
         held.len() as u64
+    }
+
+    /// Whether this owner holds anything.
+    pub(super) fn is_held_by(&self, owner: Owner) -> bool {
+        self.held_by(owner).next().is_some()
+    }
+
+    fn held_by(&self, owner: Owner) -> impl Iterator<Item = u64> + '_ {
+        let leased = self.leases.iter().map(|(_, number)| *number);
+        leased
+            .chain(self.lapsed.iter().copied())
+            .filter(move |number| self.owner_of(*number) == Some(owner))
     }
 
     /// How soon a claim can find something, and when the first lease ends.

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use headless_abstractions::{Admission, Claim, Failure, Hold, InboxParts, Marked, Redelivery, Result};
+use headless_abstractions::{
+    Admission, AttemptUse, Claim, Failure, Hold, InboxParts, Marked, Redelivery, Result,
+};
 use headless_core::{CrashPoint, WorkProgress, store_call};
 use tokio_util::sync::CancellationToken;
 
@@ -125,6 +127,7 @@ impl<'a> Batch<'a> {
             .collect();
         let (owner, lease) = (self.group.environment.owner, self.group.settings.lease);
         let environment = &self.group.environment;
+        let _asking = environment.life.asking();
         if !environment.is_alive() {
             // Alone, each waits for its node to live again.
             return self.all_alone();
@@ -161,6 +164,33 @@ impl<'a> Batch<'a> {
                 }
                 _ => self.set_apart(at),
             }
+        }
+        if !environment.life.allows(when, environment.clock.monotonic()) {
+            // Answered too late. Before this node registers anew, which would free it and count the rounds.
+            self.let_go(store).await;
+        }
+    }
+
+    /// Gives back what was admitted; alone, each message asks anew.
+    async fn let_go(&mut self, store: &InboxParts) {
+        self.all_alone();
+        let mut claims = Vec::new();
+        for entry in &mut self.entries {
+            if let (Some(_), Hold::Running { epoch, .. }) = (entry.hold.take(), entry.item.hold) {
+                claims.push(Claim::new(entry.item.message.id, epoch));
+                entry.item.hold = Hold::Absent;
+                entry.item.must_admit = true;
+            }
+        }
+        if claims.is_empty() {
+            return;
+        }
+        let (name, environment) = (&self.group.name, &self.group.environment);
+        let release = store
+            .inbox
+            .release(name, environment.owner, &claims, AttemptUse::Return);
+        if let Err(error) = store_call(&*environment.clock, "inbox.release", release).await {
+            tracing::warn!(group = %name, %error, "releasing holds failed; they end with their leases");
         }
     }
 

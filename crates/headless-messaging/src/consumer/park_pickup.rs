@@ -38,16 +38,24 @@ pub(crate) async fn pick_up(group: Arc<Group>, store: InboxParts) -> Result<Next
     let owner = group.environment.owner;
     let request =
         ClaimParked::new(owner, group.name.clone(), limit, group.settings.lease).with_except_topics(except);
-    if !group.environment.is_alive() {
+    let environment = &group.environment;
+    let asking = environment.life.asking();
+    if !environment.is_alive() {
         return Ok(Next::Wait);
     }
-    let asked = group.environment.ask();
+    let asked = environment.ask();
     CrashPoint::ParkClaiming.reach()?;
-    let clock = &*group.environment.clock;
-    let rows = store_call(clock, "parked.claim", store.parked.claim(&request)).await?;
+    let rows = store_call(&*environment.clock, "parked.claim", store.parked.claim(&request)).await?;
     if !rows.is_empty() {
         CrashPoint::ParkClaimed.reach()?;
     }
+    if !environment.life.allows(asked, environment.clock.monotonic()) {
+        // Answered too late. Before this node registers anew, which would free it and count the rounds.
+        let claims = rows.iter().map(|row| row.claim).collect();
+        give_back(&group, &store, claims, Abandon::unused()).await;
+        return Ok(Next::Wait);
+    }
+    drop(asking);
     let next = if rows.len() >= limit {
         Next::Again
     } else {
@@ -175,24 +183,29 @@ impl Run {
     }
 
     async fn give_back(&self, claims: Vec<Claim>, how: Abandon) {
-        if claims.is_empty() {
-            return;
+        give_back(&self.group, &self.store, claims, how).await;
+    }
+}
+
+/// Gives back what was claimed, so that others need not wait for its leases.
+async fn give_back(group: &Group, store: &InboxParts, claims: Vec<Claim>, how: Abandon) {
+    if claims.is_empty() {
+        return;
+    }
+    let (name, owner) = (&group.name, group.environment.owner);
+    let abandon = async {
+        CrashPoint::ParkReturning.reach()?;
+        let settled = store.parked.abandon(name, owner, &claims, &how).await?;
+        CrashPoint::ParkReturned.reach()?;
+        Ok(settled)
+    };
+    match store_call(&*group.environment.clock, "parked.abandon", abandon).await {
+        Ok(settled) if settled.is_complete() => {}
+        Ok(settled) => {
+            tracing::debug!(group = %name, lost = settled.lost.len(), "claims on parked messages were lost");
         }
-        let (name, owner) = (&self.group.name, self.group.environment.owner);
-        let abandon = async {
-            CrashPoint::ParkReturning.reach()?;
-            let settled = self.store.parked.abandon(name, owner, &claims, &how).await?;
-            CrashPoint::ParkReturned.reach()?;
-            Ok(settled)
-        };
-        match store_call(&*self.group.environment.clock, "parked.abandon", abandon).await {
-            Ok(settled) if settled.is_complete() => {}
-            Ok(settled) => {
-                tracing::debug!(group = %name, lost = settled.lost.len(), "claims on parked messages were lost");
-            }
-            Err(error) => {
-                tracing::warn!(group = %name, %error, "giving back parked messages failed; they come back with their lease");
-            }
+        Err(error) => {
+            tracing::warn!(group = %name, %error, "giving back parked messages failed; they come back with their lease");
         }
     }
 }

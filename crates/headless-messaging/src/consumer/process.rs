@@ -150,6 +150,7 @@ impl<'a> Process<'a> {
         let environment = &self.group.environment;
         let admitted = self
             .insist("inbox.admit", || async {
+                let asking = environment.life.asking();
                 if !environment.is_alive() {
                     // The store was away for longer than this life lasts: what it gave now would be lost at once, and
                     // its round be counted.
@@ -160,10 +161,10 @@ impl<'a> Process<'a> {
                 CrashPoint::InboxAdmitting.reach()?;
                 let answers = store.inbox.admit(owner, lease, &arrivals).await?;
                 CrashPoint::InboxAdmitted.reach()?;
-                Ok(Some((answers, asked)))
+                Ok(Some((answers, asked, asking)))
             })
             .await?;
-        let Some((answers, asked)) = admitted else {
+        let Some((answers, asked, asking)) = admitted else {
             return Ok(Some(Step::Again));
         };
         Ok(match answers.first() {
@@ -178,15 +179,25 @@ impl<'a> Process<'a> {
                         .watch
                         .hold(Claim::new(self.item.message.id, epoch), asked),
                 );
+                if !environment.life.allows(asked, environment.clock.monotonic()) {
+                    // Answered too late. Before this node registers anew, which would free it and count the round.
+                    self.let_go(store).await;
+                    return Ok(Some(self.lost_hold()));
+                }
                 None
             }
             Some(&Admission::Settled(state)) => Some(Step::End(self.settled_before(state))),
             Some(&Admission::Busy { lease_left }) => {
+                drop(asking);
                 self.wait_for_holder(lease_left).await?;
                 Some(Step::Again)
             }
-            Some(Admission::Behind) => Some(self.park_behind(store).await?),
+            Some(Admission::Behind) => {
+                drop(asking);
+                Some(self.park_behind(store).await?)
+            }
             None => {
+                drop(asking);
                 tracing::error!(group = %self.group.name, "the store answered an admission with nothing");
                 self.hold_off(FULL).await?;
                 Some(Step::Again)

@@ -9,14 +9,19 @@ use headless_abstractions::{
     Owner, Registration, TopicName, TopicOrder, TopicSpec, Topology, Transport,
 };
 use headless_postgres::Postgres;
+use sqlx::{Connection, Row};
 use uuid::Uuid;
 
 use crate::{
     interleavings::pause::{commit, open, until_waits},
-    world::{World, few},
+    world::{World, eventually, few},
 };
 
 const HOLD: &str = include_str!("sql/node_hold.sql");
+const LOOKED_AT: &str = include_str!("sql/node_looked_at.sql");
+const MANY: &str = include_str!("sql/node_many.sql");
+const READ: &str = include_str!("sql/node_read.sql");
+const REGISTERING: &str = include_str!("sql/node_registering.sql");
 const LOCK_PARTS: &str = include_str!("sql/transport_lock_parts.sql");
 const LONG: Duration = Duration::from_secs(600);
 const SILENCE: Duration = Duration::from_millis(100);
@@ -59,8 +64,101 @@ async fn should_pass_over_what_a_hanging_transaction_holds_when_it_buries() {
         assert_eq!(freed, [("n1", 0), ("n2", 1)]);
         let heir = ClaimOutbox::new(Owner::from_bits(3), 10, LONG);
         let claimed = OutboxStore::claim(&postgres, &heir).await.unwrap();
-        assert_eq!(claimed.rows.len(), 1, "what n1 held is left to its lease");
+        assert_eq!(claimed.rows.len(), 1, "what n1 held is locked");
+        assert_eq!(
+            postgres.sweep(10).await.unwrap(),
+            0,
+            "nobody waits for it later, either"
+        );
         commit(hangs).await;
+        // The lease would last for minutes.
+        swept(&postgres, 1).await;
+        let claimed = OutboxStore::claim(&postgres, &heir).await.unwrap();
+        assert_eq!(claimed.rows.len(), 1, "what n1 held");
+    })
+    .await;
+}
+
+/// Looks at those that have ended until so many claims are free.
+async fn swept(postgres: &Postgres, claims: u64) {
+    let mut freed = 0;
+    eventually("the claims are free", async || {
+        freed += postgres.sweep(10).await.unwrap();
+        (freed >= claims).then_some(())
+    })
+    .await;
+    assert_eq!(freed, claims);
+}
+
+#[tokio::test]
+async fn should_keep_what_an_owner_holds_that_registers_while_it_is_swept() {
+    World::run(async |world| {
+        let postgres = world.connect().await;
+        dying(&postgres, 1).await;
+        let hangs = open(world, HOLD).await;
+        let mut told = Vec::new();
+        while told.is_empty() {
+            told = postgres.bury(10).await.unwrap();
+        }
+        assert_eq!(told[0].freed, 0, "what is locked");
+        let registering = open(world, REGISTERING).await;
+        commit(hangs).await;
+        // It is not known yet whether the owner lives: nothing is freed, and nobody waits.
+        assert_eq!(postgres.sweep(10).await.unwrap(), 0);
+        commit(registering).await;
+        postgres.append(&[message(2)]).await.unwrap();
+        let anew = ClaimOutbox::new(Owner::from_bits(1), 10, LONG);
+        let claimed = OutboxStore::claim(&postgres, &anew).await.unwrap();
+        let claims: Vec<_> = claimed.rows.iter().map(|row| row.claim).collect();
+        assert_eq!(claims.len(), 1, "what its former life held ends with its lease");
+        eventually("nobody is left to look at", async || {
+            assert_eq!(postgres.sweep(10).await.unwrap(), 0);
+            let left = world.rows(LOOKED_AT).await;
+            left.is_empty().then_some(())
+        })
+        .await;
+        let settled = postgres.ack(Owner::from_bits(1), &claims).await.unwrap();
+        assert!(settled.is_complete(), "{settled:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn should_read_a_few_nodes_when_thousands_have_ended() {
+    World::run(async |world| {
+        Postgres::migrate(&world.config()).await.unwrap();
+        world.raw(MANY).await;
+        for (what, statement) in [
+            ("a burial", include_str!("../../queries/membership/bury.sql")),
+            (
+                "a second look",
+                include_str!("../../queries/membership/sweep.sql"),
+            ),
+            ("forgetting", include_str!("../../queries/membership/forget.sql")),
+            (
+                "a look at the living",
+                include_str!("../../queries/membership/living.sql"),
+            ),
+        ] {
+            // As for a node that has been here for long; what is forgotten is older than any of these.
+            let mut conn = world.conn().await;
+            let mut tx = conn.begin().await.unwrap();
+            let query = sqlx::query(world.sql(statement));
+            let query = match what {
+                "forgetting" => query.bind(1_000_000_000_i64).bind(20_i64),
+                "a look at the living" => query.bind(0_i64).bind(1_001_i64),
+                _ => query,
+            };
+            let rows = query.fetch_all(&mut *tx).await.unwrap();
+            if what == "a look at the living" {
+                assert_eq!(rows.len(), 10);
+            }
+            let read = sqlx::query(world.sql(READ)).fetch_one(&mut *tx).await.unwrap();
+            let read: i64 = read.get("read");
+            assert!(read <= 20, "{what} read {read} rows of 5 010");
+            tx.rollback().await.unwrap();
+            conn.close().await.unwrap();
+        }
     })
     .await;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use headless_abstractions::{ControlSubject, ControlVersion, NodeFacts, Result};
 use headless_core::{Background, Environment, TaskStatus};
-use headless_messaging::{ConsumerHandle, ControlHandle, Messaging, Relay};
+use headless_messaging::{ConsumerHandle, ControlHandle, Lags, Messaging, Relay};
 
 use super::{ControlReport, GroupReport, NodeReport, RelayReport, SubscriptionReport, TaskReport};
 
@@ -24,6 +24,7 @@ pub(super) fn tell(messaging: &Messaging, environment: &Environment) {
         consumers: messaging.consumers().to_vec(),
         relay: messaging.relay().cloned(),
         control: messaging.control().cloned(),
+        lags: messaging.lags().clone(),
     };
     membership.say(move || teller.tell());
 }
@@ -35,6 +36,7 @@ struct Teller {
     consumers: Vec<ConsumerHandle>,
     relay: Option<Relay>,
     control: Option<ControlHandle>,
+    lags: Lags,
 }
 
 impl Teller {
@@ -66,13 +68,41 @@ impl Teller {
                 failing: status.failing,
             }),
             control: self.control.as_ref().map(control),
-            groups: self.consumers.iter().map(group).collect(),
+            groups: self
+                .consumers
+                .iter()
+                .map(|consumer| self.group(consumer, now))
+                .collect(),
             tasks: background
                 .statuses()
                 .into_iter()
                 .map(|(name, status)| task(name, &status, now))
                 .collect(),
             is_shortened: false,
+        }
+    }
+
+    fn group(&self, consumer: &ConsumerHandle, now: Duration) -> GroupReport {
+        let stats = consumer.stats();
+        let lag = self.lags.of(consumer.group());
+        let subscriptions = consumer.subscriptions().into_iter();
+        GroupReport {
+            group: consumer.group().to_string(),
+            instance_of: (consumer.configured_group() != consumer.group())
+                .then(|| consumer.configured_group().to_string()),
+            in_flight: consumer.in_flight(),
+            concurrency: consumer.concurrency(),
+            handled: stats.handled,
+            failed: stats.failed,
+            lag: lag.map(|lag| lag.messages),
+            lag_seconds_ago: lag.map(|lag| now.saturating_sub(lag.asked).as_secs()),
+            subscriptions: subscriptions
+                .map(|subscription| SubscriptionReport {
+                    topic: subscription.topic.to_string(),
+                    paused: subscription.paused.iter().map(ToString::to_string).collect(),
+                    circuit_open: subscription.circuit_open,
+                })
+                .collect(),
         }
     }
 }
@@ -104,27 +134,6 @@ fn control(control: &ControlHandle) -> ControlReport {
     ControlReport {
         applied: status.applied.map(ControlVersion::get),
         unknown: unknown.map(ControlSubject::to_text).collect(),
-    }
-}
-
-fn group(consumer: &ConsumerHandle) -> GroupReport {
-    let stats = consumer.stats();
-    let subscriptions = consumer.subscriptions().into_iter();
-    GroupReport {
-        group: consumer.group().to_string(),
-        instance_of: (consumer.configured_group() != consumer.group())
-            .then(|| consumer.configured_group().to_string()),
-        in_flight: consumer.in_flight(),
-        concurrency: consumer.concurrency(),
-        handled: stats.handled,
-        failed: stats.failed,
-        subscriptions: subscriptions
-            .map(|subscription| SubscriptionReport {
-                topic: subscription.topic.to_string(),
-                paused: subscription.paused.iter().map(ToString::to_string).collect(),
-                circuit_open: subscription.circuit_open,
-            })
-            .collect(),
     }
 }
 

@@ -74,6 +74,13 @@ pub struct GroupReport {
     pub handled: u64,
     /// How many attempts have failed since the start.
     pub failed: u64,
+    /// How many messages waited for it in the transport or were unsettled, in all processes, when that was last asked;
+    /// `None` where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag: Option<u64>,
+    /// How long before this was said that was asked, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_seconds_ago: Option<u64>,
     /// Its topics.
     pub subscriptions: Vec<SubscriptionReport>,
 }

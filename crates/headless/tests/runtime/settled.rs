@@ -16,7 +16,7 @@ use crate::environment;
 
 /// Memory that fails to say its lag this many times.
 #[derive(Debug)]
-struct Silent(Memory, AtomicU32, ErrorKind);
+pub(crate) struct Silent(pub(crate) Memory, pub(crate) AtomicU32, pub(crate) ErrorKind);
 
 #[async_trait]
 impl Transport for Silent {
@@ -58,13 +58,13 @@ impl Transport for Silent {
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Noted;
+pub(crate) struct Noted;
 
 impl Event for Noted {
     const TOPIC: &'static str = "notes";
 }
 
-async fn handle(_: Noted, _: Context) -> HandlerResult {
+pub(crate) async fn handle(_: Noted, _: Context) -> HandlerResult {
     Ok(())
 }
 

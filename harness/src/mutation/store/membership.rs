@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    Beat, Buried, Cursor, ErrorKind, Incarnation, MembershipStore, NodeEntry, NodeFacts, NodeState, Owner,
-    Page, Registration, Result,
+    Beat, Buried, Cursor, ErrorKind, Incarnation, LivingNode, MembershipStore, NodeEntry, NodeFacts,
+    NodeState, Owner, Page, Registration, Result,
 };
 
 use super::Mutant;
@@ -162,6 +162,25 @@ impl MembershipStore for MutantMembership {
         }))
     }
 
+    async fn sweep(&self, limit: usize) -> Result<u64> {
+        let limit = if self.is(Mutation::NodesUnchecked) {
+            limit.clamp(1, MANY)
+        } else {
+            limit
+        };
+        if self.is(Mutation::SweepForgotten) {
+            return Ok(0);
+        }
+        if self.is(Mutation::SweepFreesEveryone) {
+            self.free(self.owners(NodeState::Alive).await?).await?;
+        }
+        if self.is(Mutation::SweepFreesReborn) {
+            let dead = self.owners(NodeState::Dead).await?;
+            self.free(dead).await?;
+        }
+        self.inner.sweep(limit).await
+    }
+
     async fn forget(&self, older_than: Duration, limit: usize) -> Result<u64> {
         if self.is(Mutation::ForgetNobody) {
             return Ok(0);
@@ -194,6 +213,29 @@ impl MembershipStore for MutantMembership {
                     node.state = NodeState::Alive;
                 }
             }
+        }
+        if self.is(Mutation::OneNodePage) {
+            page.next = None;
+        }
+        Ok(page)
+    }
+
+    async fn living(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<LivingNode>> {
+        let mut page = match self.inner.living(after, limit).await {
+            Err(error) if error.kind() == ErrorKind::Invalid && self.is(Mutation::NodesUnchecked) => {
+                self.inner.living(None, limit.clamp(1, MANY)).await?
+            }
+            answer => answer?,
+        };
+        if self.is(Mutation::LivingWithEnded) && after.is_none() {
+            let nodes = self.inner.list(None, MANY).await?.items;
+            let ended = nodes.into_iter().filter(|node| node.state == NodeState::Left);
+            let ended =
+                ended.map(|node| LivingNode::new(node.incarnation, node.owner, node.node, node.state));
+            page.items.extend(ended);
+        }
+        if self.is(Mutation::LivingHideSuspected) {
+            page.items.retain(|node| node.state != NodeState::Suspected);
         }
         if self.is(Mutation::OneNodePage) {
             page.next = None;

@@ -4,8 +4,8 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use headless_abstractions::{
-    Beat, Buried, Cursor, InboxStore, Incarnation, MembershipStore, NodeEntry, NodeFacts, NodeState,
-    OutboxStore, Owner, Page, Registration, Result,
+    Beat, Buried, Cursor, InboxStore, Incarnation, LivingNode, MembershipStore, NodeEntry, NodeFacts,
+    NodeState, OutboxStore, Owner, Page, Registration, Result,
 };
 
 use super::SimStore;
@@ -60,6 +60,12 @@ impl MembershipStore for SimStore {
         self.gate.call(Op::any("bury the dead"), call, tell).await
     }
 
+    async fn sweep(&self, limit: usize) -> Result<u64> {
+        let call = MembershipStore::sweep(&self.memory, limit);
+        let tell = |freed: &u64| freed.to_string();
+        self.gate.call(Op::any("sweep"), call, tell).await
+    }
+
     async fn forget(&self, older_than: Duration, limit: usize) -> Result<u64> {
         let call = self.memory.forget(older_than, limit);
         let tell = |forgotten: &u64| forgotten.to_string();
@@ -71,6 +77,15 @@ impl MembershipStore for SimStore {
         let tell =
             |page: &Page<NodeEntry>| list(page.items.iter().map(|node| format!("{node} {}", node.state)));
         self.gate.call(Op::before("list nodes"), call, tell).await
+    }
+
+    async fn living(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<LivingNode>> {
+        let call = MembershipStore::living(&self.memory, after, limit);
+        let tell = |page: &Page<LivingNode>| {
+            let nodes = page.items.iter();
+            list(nodes.map(|node| format!("{}@{} {}", node.node, node.incarnation, node.state)))
+        };
+        self.gate.call(Op::before("living nodes"), call, tell).await
     }
 }
 

@@ -1,0 +1,1 @@
+select freed from {schema}.node_sweep()

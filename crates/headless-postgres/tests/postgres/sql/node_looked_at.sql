@@ -1,0 +1,1 @@
+select incarnation from {schema}.node where look_at is not null
