@@ -24,8 +24,11 @@ use super::{
 
 /// How long producers may take: they try again until they succeed.
 const PUBLISHED_WITHIN: Duration = Duration::from_mins(2);
-/// How long everything may take once nothing fails any more.
-const DRAINED_WITHIN: Duration = Duration::from_mins(2);
+/// How long no handler may be called while something waits, once nothing fails any more. A circuit of the default settings stays
+/// open for a minute, so that each failure that a script still wants may take as long.
+const STALLED_AFTER: Duration = Duration::from_mins(2);
+/// How long everything may take then.
+const DRAINED_WITHIN: Duration = Duration::from_mins(30);
 /// How long nothing may happen that was not meant to, once everything is done.
 const QUIET: Duration = Duration::from_millis(1_500);
 
@@ -300,13 +303,21 @@ impl Director {
     /// Waits until nothing waits any more.
     async fn drain(&self, violations: &mut Vec<Violation>) -> Result<()> {
         let since = self.cluster.truth.elapsed();
+        let (mut calls, mut called_at) = (0, since);
         loop {
             let left = self.backlog().await?;
             if left.is_empty() {
                 tokio::time::sleep(QUIET).await;
                 return Ok(());
             }
-            if self.cluster.truth.elapsed().saturating_sub(since) > DRAINED_WITHIN {
+            let now = self.cluster.truth.elapsed();
+            let before = calls;
+            self.cluster.history.count(|stats| calls = stats.handler_calls);
+            if calls != before {
+                called_at = now;
+            }
+            let is_over = now.saturating_sub(since) > DRAINED_WITHIN;
+            if is_over || now.saturating_sub(called_at) > STALLED_AFTER {
                 violations.push(Violation::new(Rule::Drains, left));
                 return Ok(());
             }
