@@ -196,6 +196,8 @@ begin
     -- From here on nothing is sent, nor moved into the log, and in statements after it, so that all that was is seen.
     -- What groups hold becomes less only: what a step, a settlement or a promotion is at shows as it was before it.
     perform from {schema}.topic t where t.id = v_topic.id for update;
+    -- To wait for one sender's part holds all others up: shortly, then, and whoever wants it asks again.
+    perform set_config('lock_timeout', least(p_patience, 200)::text, true);
     perform from {schema}.topic_part p where p.topic = v_topic.id order by p.id for update;
     return query select 2::smallint, v_topic.partitions, h.grp, h.held from {schema}.topic_held(v_topic.id) h;
     if found then
@@ -217,7 +219,8 @@ begin
         where m.grp = any (v_groups) and v_topic.id = any (m.topics) and not m.ordered
         order by m.id
         for update;
-        update {schema}.group_member m set ordered = true
+        -- One that had lapsed is given a share too: a step of it that is under way does not know that it would have to ask for one.
+        update {schema}.group_member m set ordered = true, live = true
         where m.grp = any (v_groups) and v_topic.id = any (m.topics) and not m.ordered;
     end if;
     perform from {schema}.group_part p where p.topic = v_topic.id order by p.grp, p.part for update;
@@ -246,5 +249,23 @@ begin
         perform {schema}.group_assign(v_grp);
     end loop;
     return query select 0::smallint, v_topic.partitions, null::text, null::bigint;
+end
+$$;
+
+-- As before, but for the last step: whether a member shares partitions may change while its leaving waits for the group.
+create or replace function {schema}.member_leave(p_session uuid) returns void language plpgsql as $$
+declare
+    v_member {schema}.group_member%rowtype;
+begin
+    select m.* into v_member from {schema}.group_member m where m.id = p_session;
+    if not found then
+        return;
+    end if;
+    perform from {schema}.consumer_group g where g.id = v_member.grp for update;
+    delete from {schema}.group_member m where m.id = p_session;
+    perform {schema}.member_give_back(
+        v_member.grp, p_session, {schema}.member_lock_parts(v_member.grp, v_member.topics)
+    );
+    perform {schema}.group_assign(v_member.grp);
 end
 $$;
