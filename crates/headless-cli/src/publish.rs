@@ -30,8 +30,9 @@ pub(crate) async fn run(args: &PublishArgs) -> Result<Answer> {
         None => publish_one(args, runtime.publisher()).await,
     };
     let ended = runtime.shutdown(Duration::from_secs(30)).await;
+    let answer = outcome?;
     ended?;
-    outcome
+    Ok(answer)
 }
 
 async fn builder(args: &PublishArgs) -> Result<Builder> {

@@ -38,9 +38,10 @@ impl Node {
             .is_some_and(|report| report.has_applied(version))
     }
 
-    /// Whether it has a group of this name.
-    pub(crate) fn has_group(&self, name: &str) -> bool {
-        self.groups().iter().any(|group| group.group == name)
+    /// Whether it has a group of this name; `None` where it has not said which it has.
+    pub(crate) fn has_group(&self, name: &str) -> Option<bool> {
+        let report = self.report.as_ref().filter(|report| !report.is_shortened)?;
+        Some(report.groups.iter().any(|group| group.group == name))
     }
 
     fn groups(&self) -> &[GroupReport] {

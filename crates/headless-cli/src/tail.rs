@@ -5,7 +5,7 @@ use std::{
     pin::pin,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, value_parser};
 use headless::{Providers, Seen, StartFrom, TopicName};
 use serde_json::{Value, json};
@@ -38,10 +38,11 @@ pub(crate) struct TailArgs {
 
 /// Shows messages until it is told to end. It takes none from any group.
 pub(crate) async fn run(args: &TailArgs) -> Result<()> {
-    let mut ends = Ends::new()?;
     let url = urls::unmigrated(&args.transport);
     let (_, transport) = urls::connect(&Providers::builtin(), None, Some(&url)).await?;
     let transport = transport.context("--transport names one")?;
+    // Until here there is nothing to put away.
+    let mut ends = Ends::new()?;
     let start = if args.from_oldest {
         StartFrom::Oldest
     } else {
@@ -52,7 +53,11 @@ pub(crate) async fn run(args: &TailArgs) -> Result<()> {
     let (opened, is_over) = tokio::select! {
         biased;
         opened = &mut opening => (opened, false),
-        () = ends.asked() => (opening.await, true),
+        () = ends.asked() => tokio::select! {
+            biased;
+            opened = &mut opening => (opened, true),
+            () = ends.asked() => bail!("ended at once: a group tail-… may be left behind"),
+        },
     };
     let mut tail = opened.map_err(urls::wrong("--topic"))?;
     let group = tail.group().clone();
@@ -78,7 +83,7 @@ pub(crate) async fn run(args: &TailArgs) -> Result<()> {
     let closed = tokio::select! {
         biased;
         closed = tail.close() => closed.map_err(urls::wrong("--transport")),
-        () = ends.asked() => Err(anyhow::anyhow!("ended at once: the group {group} may be left behind")),
+        () = ends.asked() => Err(anyhow!("ended at once: the group {group} may be left behind")),
     };
     told.and(closed)
 }

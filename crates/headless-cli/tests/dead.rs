@@ -233,7 +233,7 @@ async fn should_count_show_mend_and_redrive_when_an_operator_works_through_dead_
         let dry = world.json(0, &[&["redrive", "--dry-run"], &like[..]].concat());
         assert_eq!(dry["causes"][0]["count"], 5);
         let all = world.json(0, &[&["redrive", "--rate", "50"], &like[..]].concat());
-        assert_eq!(all, json!({ "redriven": 5 }));
+        assert_eq!(all, json!({ "redriven": 5, "more": false }));
         runtime.settled(MINUTE).await.unwrap();
         assert_eq!(runtime.backlog().await.unwrap().dead, 2);
 
@@ -241,7 +241,7 @@ async fn should_count_show_mend_and_redrive_when_an_operator_works_through_dead_
         let evil = world.ids(&["--cause", "permanent"]);
         let one = world.json(0, &["discard", &evil[0]]);
         assert_eq!(one["answers"], json!([{ "id": &evil[0], "answer": "discarded" }]));
-        assert_eq!(world.json(0, &["discard", "--all"]), json!({ "discarded": 1 }));
+        assert_eq!(world.json(0, &["discard", "--all"]), json!({ "discarded": 1, "more": false }));
         assert_eq!(world.ids(&[]), Vec::<String>::new());
         assert_eq!(world.ids(&["--closed"]).len(), 8);
     })
@@ -261,7 +261,7 @@ async fn should_say_what_is_wrong_when_the_command_cannot_do_it() {
             (&["edit", unknown, "{}"], 3, "there is no such dead letter"),
             (&["edit", &one, "no json"], 2, "--raw"),
             (&["edit", &one, "{}", "--by", &"a".repeat(201)], 2, "200"),
-            (&["edit", &one, "--file", "/nowhere/at/all"], 1, "/nowhere/at/all"),
+            (&["edit", &one, "--file", "/nowhere/at/all"], 2, "/nowhere/at/all"),
             (&["redrive", &one, "--max-redrives", "0"], 3, "--max-redrives"),
             (&["redrive", "--all", "--max-redrives", "0"], 3, "cap_reached 8"),
             (&["redrive"], 2, "required"),

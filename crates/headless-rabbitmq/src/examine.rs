@@ -78,7 +78,7 @@ async fn look(live: &Live, config: &RabbitMqConfig, findings: &mut Vec<Finding>)
             findings.push(Finding::good(
                 Check::Rights,
                 format!(
-                    "configure, write and read of what begins with {:?}",
+                    "configure, write and read of what begins with {:?}, and what its members need of amq.gen and amq.default",
                     config.namespace.as_str()
                 ),
             ));
@@ -88,14 +88,17 @@ async fn look(live: &Live, config: &RabbitMqConfig, findings: &mut Vec<Finding>)
             findings.push(missing(config, right, &error));
             remove(live, config, &name).await;
         }
-        Err(_elapsed) => findings.push(Finding::bad(
+        Err(_elapsed) => {
+            findings.push(Finding::bad(
             Check::Rights,
             format!(
                 "the server did not answer within call_timeout ({:?})",
                 config.call_timeout
             ),
             "see whether it is overloaded, or short of memory or disk: `rabbitmq-diagnostics check_running`",
-        )),
+        ));
+            remove(live, config, &name).await;
+        }
     }
 }
 
@@ -144,24 +147,17 @@ async fn namespace(live: &Live, config: &RabbitMqConfig) -> Finding {
 async fn rights(live: &Live, name: &ShortString) -> Result<(), (&'static str, Error)> {
     let of = |right: &'static str| move |error| (right, fault(error));
     let channel = live.channel().await.map_err(|error| ("channel", error))?;
-    let (none, passing) = (
-        FieldTable::default,
-        QueueDeclareOptions {
-            exclusive: true,
-            auto_delete: true,
-            ..QueueDeclareOptions::default()
-        },
-    );
+    let none = FieldTable::default;
     channel
-        .queue_declare(name.clone(), passing, none())
+        .queue_declare(name.clone(), passing(), none())
         .await
         .map_err(of("configure"))?;
-    let passing = ExchangeDeclareOptions {
+    let going = ExchangeDeclareOptions {
         auto_delete: true,
         ..ExchangeDeclareOptions::default()
     };
     channel
-        .exchange_declare(name.clone(), ExchangeKind::Fanout, passing, none())
+        .exchange_declare(name.clone(), ExchangeKind::Fanout, going, none())
         .await
         .map_err(of("configure"))?;
     channel
@@ -178,6 +174,31 @@ async fn rights(live: &Live, name: &ShortString) -> Result<(), (&'static str, Er
         .basic_get(name.clone(), BasicGetOptions { no_ack: true })
         .await
         .map_err(of("read"))?;
+    as_a_member(live).await
+}
+
+const fn passing() -> QueueDeclareOptions {
+    QueueDeclareOptions {
+        passive: false,
+        durable: false,
+        exclusive: true,
+        auto_delete: true,
+        nowait: false,
+    }
+}
+
+/// Does what a member of a group does beside: a queue that the server names, by which it hears the others.
+async fn as_a_member(live: &Live) -> Result<(), (&'static str, Error)> {
+    let of = |right: &'static str| move |error| (right, fault(error));
+    let channel = live.channel().await.map_err(|error| ("channel", error))?;
+    let own = channel
+        .queue_declare("".into(), passing(), FieldTable::default())
+        .await
+        .map_err(of("configure of amq.gen"))?;
+    channel
+        .basic_get(own.name().clone(), BasicGetOptions { no_ack: true })
+        .await
+        .map_err(of("read of amq.gen"))?;
     Ok(())
 }
 
@@ -193,12 +214,14 @@ async fn writable(live: &Live, name: &ShortString) -> Finding {
             mandatory: true,
             ..BasicPublishOptions::default()
         };
-        let properties = BasicProperties::default();
-        let confirm = channel
-            .basic_publish(name.clone(), "".into(), options, b"doctor", properties)
-            .await
-            .map_err(fault)?;
-        confirm.await.map_err(fault)
+        let publish = async |exchange: ShortString| {
+            let properties = BasicProperties::default();
+            let confirm = channel.basic_publish(exchange, name.clone(), options, b"doctor", properties);
+            confirm.await.map_err(fault)?.await.map_err(fault)
+        };
+        // Members answer each other by the exchange without a name.
+        publish("".into()).await?;
+        publish(name.clone()).await
     };
     match timeout(CONFIRM, sent).await {
         Ok(Ok(confirmation)) if confirmation.is_ack() => {
@@ -212,7 +235,7 @@ async fn writable(live: &Live, name: &ShortString) -> Finding {
         Ok(Err(error)) if error.kind() == ErrorKind::Denied => Finding::bad(
             Check::Rights,
             error.to_string(),
-            "grant `write` to the user of the URL",
+            "grant `write` of our names and of amq.default to the user of the URL",
         ),
         Ok(Err(error)) => Finding::failed(Check::Writable, &error),
         Err(_elapsed) => Finding::bad(

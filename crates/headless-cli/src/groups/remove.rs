@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::{Context as _, Result};
-use headless::{ErrorKind, Providers};
+use headless::{AnyStore, ErrorKind, Providers};
 use serde_json::json;
 
 use super::args::RemoveArgs;
@@ -34,26 +34,11 @@ pub(super) async fn run(args: &RemoveArgs) -> Result<Answer> {
         tell(args, "waiting", waiting, &why)?;
         return Ok(Answer::InPart);
     }
-    if !args.force {
-        let Some(store) = store else {
-            let why = format!(
-                "whether a service has {group} is not known without its store: name it with --store, or use --force"
-            );
-            tell(args, "unchecked", waiting, &why)?;
-            return Ok(Answer::InPart);
-        };
-        let nodes = survey::nodes(&store).await?;
-        let having = nodes
-            .iter()
-            .filter(|node| node.is_live() && node.has_group(group.as_str()));
-        let having = having.count();
-        if having > 0 {
-            let why = format!(
-                "{having} live nodes have {group}: without it they would miss what is sent, until they start again"
-            );
-            tell(args, "in_use", waiting, &why)?;
-            return Ok(Answer::InPart);
-        }
+    if !args.force
+        && let Some((answer, why)) = objection(args, store.as_ref()).await?
+    {
+        tell(args, answer, waiting, &why)?;
+        return Ok(Answer::InPart);
     }
     transport
         .remove_group(group)
@@ -66,6 +51,42 @@ pub(super) async fn run(args: &RemoveArgs) -> Result<Answer> {
         &format!("{group} is removed, with {waiting} messages"),
     )?;
     Ok(Answer::Whole)
+}
+
+/// What speaks against removing it, as far as its store knows.
+async fn objection(args: &RemoveArgs, store: Option<&AnyStore>) -> Result<Option<(&'static str, String)>> {
+    let group = &args.group;
+    let unchecked = |why: &str| {
+        Some((
+            "unchecked",
+            format!("whether a service has {group} is not known: {why}"),
+        ))
+    };
+    let Some(store) = store else {
+        return Ok(unchecked("name its store with --store, or use --force"));
+    };
+    let nodes = survey::nodes(store).await?;
+    let live: Vec<_> = nodes
+        .iter()
+        .filter(|node| node.is_live())
+        .map(|node| node.has_group(group.as_str()))
+        .collect();
+    let having = live.iter().filter(|has| **has == Some(true)).count();
+    let silent = live.iter().filter(|has| has.is_none()).count();
+    Ok(if having > 0 {
+        let why = format!(
+            "{having} live nodes have {group}: without it they would miss what is sent, until they start again"
+        );
+        Some(("in_use", why))
+    } else if silent > 0 {
+        unchecked(&format!(
+            "{silent} live nodes have not said which groups they have; try again, or use --force"
+        ))
+    } else if nodes.is_empty() {
+        unchecked("no node was ever registered in this store; --force removes it all the same")
+    } else {
+        None
+    })
 }
 
 fn tell(args: &RemoveArgs, answer: &str, waiting: u64, text: &str) -> io::Result<()> {

@@ -263,6 +263,23 @@ async fn should_find_what_is_wrong_with_a_broker() {
     server.ctl(&words[1..]).unwrap();
     well(TRANSPORT, &app("s3cret", "shop")).await;
 
+    // What is made under the namespace is not all: each member has a queue that the server names.
+    let narrow: Vec<String> = words[1..]
+        .iter()
+        .map(|word| word.replace("|amq\\.gen", "").replace("|amq\\.", ""))
+        .collect();
+    let narrow: Vec<&str> = narrow.iter().map(String::as_str).collect();
+    assert_ne!(narrow, words[1..]);
+    server.ctl(&narrow).unwrap();
+    bad(
+        TRANSPORT,
+        &app("s3cret", "shop"),
+        "rights",
+        "missing: configure of amq.gen",
+        "amq",
+    )
+    .await;
+
     // Who may make something and use none of it leaves nothing behind.
     server
         .ctl(&["set_permissions", "-p", "shop", "app", ".*", "^$", "^$"])

@@ -1,6 +1,6 @@
 //! One call of a handler, and how it ended.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
+use std::{future::poll_fn, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll};
 
 use futures::FutureExt;
 use headless_abstractions::{Failure, FailureCause, Marked, Redelivery};
@@ -29,6 +29,8 @@ pub(crate) enum CallEnd {
     Discarded(String),
     /// It failed.
     Failed(Failed),
+    /// Nothing was called: the message expired while it waited for its turn.
+    Expired,
     /// It was ended because the hold on its message was lost.
     LeaseLost,
     /// It was ended by the deadline of a shutdown.
@@ -70,7 +72,11 @@ pub(crate) async fn make_call(
         CallEnd::Misconfigured(_) => trace::fail(&span, "misconfigured"),
         CallEnd::LeaseLost => trace::fail(&span, "lease_lost"),
         CallEnd::ShutDown => trace::fail(&span, "shut_down"),
-        CallEnd::Committed | CallEnd::Succeeded | CallEnd::Refused(_) | CallEnd::Discarded(_) => {}
+        CallEnd::Committed
+        | CallEnd::Succeeded
+        | CallEnd::Refused(_)
+        | CallEnd::Discarded(_)
+        | CallEnd::Expired => {}
     }
     end
 }
@@ -139,16 +145,16 @@ async fn make_call_in(
     classify(group, cx, ended)
 }
 
-/// Returns when the hold is lost while the call has committed nothing. What is committed, or about to be, needs it no more: the
-/// store has judged it, or will, and what the handler does after that it does to its end.
+/// Returns when the hold is lost while the call has committed nothing. What is committed needs it no more, and what the handler
+/// does after that it does to its end; of what is being committed, the store says. Polled beside the call, which says by its
+/// steps how far it is.
 async fn lost_undone(cx: &CallContext, lost: &CancellationToken) {
     lost.cancelled().await;
-    if matches!(
-        cx.slot.progress(),
-        WorkProgress::Committing | WorkProgress::Committed
-    ) {
-        std::future::pending::<()>().await;
-    }
+    poll_fn(|_| match cx.slot.progress() {
+        WorkProgress::Committing | WorkProgress::Committed => Poll::Pending,
+        _ => Poll::Ready(()),
+    })
+    .await;
 }
 
 fn classify(group: &Group, cx: &CallContext, ended: Ended) -> CallEnd {

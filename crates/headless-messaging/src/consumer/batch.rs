@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use futures::future::{FutureExt, select_all};
 use headless_abstractions::{
     Admission, AttemptUse, Claim, Failure, Hold, InboxParts, Marked, Redelivery, Result,
 };
@@ -201,10 +202,27 @@ impl<'a> Batch<'a> {
             if going.is_empty() {
                 return;
             }
-            let revoked = self.entries[going[0]].item.revoked.clone();
-            let Some(pass) = self.topic.pass_circuit(self.group, &mut permit, &revoked).await else {
+            let revoked = going
+                .iter()
+                .map(|at| self.entries[*at].item.revoked.clone())
+                .map(|revoked| async move { revoked.cancelled().await }.boxed());
+            let revoked = select_all(revoked).map(|_| ());
+            let passed = self
+                .topic
+                .pass_circuit(self.group, &mut permit, revoked, false)
+                .await;
+            let Some(pass) = passed else {
+                // Each waits for itself, and what it holds it holds no longer than its lease until its turn comes.
+                for entry in &mut self.entries {
+                    entry.hold = None;
+                }
                 return self.all_alone();
             };
+            self.set_apart_what_is_special();
+            if self.going().len() != going.len() {
+                drop(pass);
+                continue;
+            }
             if self
                 .entries
                 .iter()
@@ -240,6 +258,7 @@ impl<'a> Batch<'a> {
                 // Alone, each message finds out for itself what to do.
                 CallEnd::Discarded(_)
                 | CallEnd::Misconfigured(_)
+                | CallEnd::Expired
                 | CallEnd::LeaseLost
                 | CallEnd::ShutDown => {
                     return self.all_alone();

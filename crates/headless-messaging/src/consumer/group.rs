@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -30,7 +31,7 @@ use crate::{
 
 /// The most topics of parked messages that a process remembers not to read.
 const MOST_STRANGERS: usize = 1_000;
-/// For how long nothing can be received before it shows: longer than the broker's restart of a connection.
+/// For how long nothing can be received before it shows.
 const BROKEN_AFTER: Duration = Duration::from_secs(5);
 
 /// A running consumer group: what its subscriptions and its retry pickup share.
@@ -240,14 +241,20 @@ impl Topic {
     }
 
     /// Waits for the circuit, and for the end of a pause, without holding a permit: whoever is the probe needs one.
-    /// `None` when the group stops, or `revoked` says that the message has gone to another member.
+    /// `None` when the group stops or its topic is misconfigured, when `revoked` says that the message has gone to another
+    /// member, or when it is paused and what is in hand is not to wait for that: others may have it.
     pub(super) async fn pass_circuit(
         &self,
         group: &Group,
         permit: &mut Option<Permit>,
-        revoked: &CancellationToken,
+        revoked: impl Future<Output = ()>,
+        waits_for_pauses: bool,
     ) -> Option<Pass> {
+        let mut revoked = pin!(revoked);
         loop {
+            if self.pauses.end_calls() || (self.pauses.stop_calls() && !waits_for_pauses) {
+                return None;
+            }
             if !self.pauses.stop_calls()
                 && let Some(pass) = self.circuit.try_pass()
             {
@@ -256,13 +263,13 @@ impl Topic {
             *permit = None;
             tokio::select! {
                 biased;
-                () = revoked.cancelled() => return None,
+                () = &mut revoked => return None,
                 () = group.stopping.cancelled() => return None,
                 () = self.pauses.may_call() => {}
             }
             let pass = tokio::select! {
                 biased;
-                () = revoked.cancelled() => None,
+                () = &mut revoked => None,
                 pass = self.circuit.pass(&group.stopping) => pass,
             }?;
             *permit = group.permits.acquire().await;
@@ -285,7 +292,11 @@ impl Topic {
                 self.circuit.succeeded(pass);
             }
             // These say nothing about what the handler depends on; a probe among them leaves its place to another.
-            CallEnd::Refused(_) | CallEnd::Misconfigured(_) | CallEnd::LeaseLost | CallEnd::ShutDown => {
+            CallEnd::Refused(_)
+            | CallEnd::Misconfigured(_)
+            | CallEnd::Expired
+            | CallEnd::LeaseLost
+            | CallEnd::ShutDown => {
                 drop(pass);
             }
         }
@@ -319,6 +330,14 @@ impl Topic {
             let since = broken.as_ref().map_or(at, |(since, _)| *since);
             (since, why)
         });
+    }
+
+    /// Whether nothing could be received since the last time that something was tried.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 
     /// Why nothing has been received for a while.

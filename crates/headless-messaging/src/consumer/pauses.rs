@@ -122,12 +122,17 @@ impl Pauses {
         })
     }
 
-    /// Returns once handlers may be called.
+    /// Whether no handler will be called in this process any more: what is in hand is to be given back.
+    pub(crate) fn end_calls(&self) -> bool {
+        self.lock().reasons.contains(&PauseReason::Configuration)
+    }
+
+    /// Returns once handlers may be called, or will not be any more.
     pub(crate) async fn may_call(&self) {
         loop {
             let mut opened = pin!(self.opened.notified());
             opened.as_mut().enable();
-            if !self.stop_calls() {
+            if !self.stop_calls() || self.end_calls() {
                 return;
             }
             opened.await;

@@ -231,6 +231,7 @@ impl<'a> Process<'a> {
                     let answer = marked.first().copied().unwrap_or(Marked::LeaseLost);
                     return self.refused(store, answer).await;
                 }
+                CallEnd::Expired => return Ok(Step::Again),
                 CallEnd::Misconfigured(why) => return self.misconfigured(&why),
                 CallEnd::Discarded(why) => {
                     tracing::info!(group = %self.group.name, id = %self.item.message.id, why, "a handler discarded a message");
@@ -273,12 +274,21 @@ impl<'a> Process<'a> {
     }
 
     pub(super) async fn attempt(&mut self, handler: &Handler, inline: u32) -> Stoppable<CallEnd> {
-        let passed = self
-            .topic
-            .pass_circuit(self.group, &mut self.permit, &self.item.revoked);
+        let revoked = self.item.revoked.clone();
+        // What is from the park waits there for the end of a pause: another process may take it.
+        let passed = self.topic.pass_circuit(
+            self.group,
+            &mut self.permit,
+            revoked.cancelled(),
+            !self.item.from_park,
+        );
         let Some(pass) = passed.await else {
             return Err(Stopped);
         };
+        if self.is_expired() {
+            // It has expired while the call waited.
+            return Ok(CallEnd::Expired);
+        }
         if self.group.cancelled.is_cancelled() {
             return Err(Stopped);
         }

@@ -28,6 +28,9 @@ use crate::{
     plant::planted,
 };
 
+/// How long the first look waits after nothing could be received.
+const PROBE: Duration = Duration::from_secs(1);
+
 const RECONNECT: Backoff = Backoff::exponential(Duration::from_millis(50), Duration::from_secs(10));
 
 /// What was started has ended.
@@ -116,7 +119,7 @@ impl SubscriptionTask {
             .await
         {
             Ok(()) => {
-                tracing::warn!(%group, %topic, "the group of this process had ended and begins anew; what was sent since may be missed");
+                tracing::warn!(%group, %topic, "the group of this process had ended and begins anew, where it is to start; what was sent since is missed, or what was handled comes again");
             }
             Err(error) => {
                 tracing::warn!(%group, %topic, %error, "declaring the group of this process again failed");
@@ -162,7 +165,8 @@ impl SubscriptionTask {
             group.cancelled.clone(),
         );
         let settling = AbortOnDropHandle::new(environment.spawner.work(settle));
-        let extends = group.transport.info().capabilities.extend && !self.topic.order.is_ordered();
+        // Also on an ordered topic, where it has no effect: the topic may lose its order while this reads it.
+        let extends = group.transport.info().capabilities.extend;
         let _extending = extends.then(|| {
             let extend = session.clone().extend(group.settings.visibility);
             AbortOnDropHandle::new(environment.spawner.control(extend))
@@ -261,7 +265,11 @@ impl SubscriptionTask {
                 receive_after = None;
             }
             if receiving.is_none() && receive_after.is_none() {
-                let (session, wait) = (session.clone(), group.settings.visibility / 4);
+                let (session, mut wait) = (session.clone(), group.settings.visibility / 4);
+                if topic.is_broken() {
+                    // That it works again shows soon, also where nothing is sent.
+                    wait = wait.min(PROBE);
+                }
                 let most = group.settings.effective_prefetch().get();
                 receiving = Some(async move { session.subscriber.receive(most, wait).await }.boxed());
             }

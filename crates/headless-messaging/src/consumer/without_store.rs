@@ -60,6 +60,13 @@ async fn attempts(process: &mut Process<'_>) -> Stoppable<End> {
                     .discarded(&process.group.name, &process.item.message.topic, 1);
                 return Ok(End::Finished);
             }
+            CallEnd::Expired => {
+                process
+                    .group
+                    .counters
+                    .expired(&process.group.name, &process.item.message.topic, 1);
+                return Ok(End::Finished);
+            }
             CallEnd::Misconfigured(why) => {
                 process.topic.misconfigured(&why);
                 return Err(Stopped);

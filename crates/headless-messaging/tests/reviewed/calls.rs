@@ -238,8 +238,8 @@ async fn should_leave_parked_messages_alone_when_it_does_not_read_their_topic() 
     tokio::time::sleep(MINUTE).await;
     let asked = counting.asked.load(SeqCst);
     assert!(asked > 0, "it looked");
-    // A look each second, and giving back once what the first of them claimed: 16 rows.
-    assert!(asked <= 60 + 1 + 16 + 1, "{asked} calls in a minute");
+    // A look each second or so, and giving back once what the first of them claimed: 16 rows.
+    assert!(asked <= 2 * 60 + 16, "{asked} calls in a minute");
     messaging.shutdown(SECOND).await.unwrap();
 }
 

@@ -5,9 +5,9 @@ use std::{error::Error as _, time::Duration};
 use chrono::DateTime;
 use headless::{Consumer, Context, Event, HandlerResult, Headless, Memory, PublishExt};
 use headless_abstractions::{
-    Appended, Arrival, Bury, DeadLetterFilter, Edit, Edited, Error, ErrorKind, Failure, FailureCause,
-    GroupName, Hold, Marked, Message, MessageId, OwnedTx, Redrive, Store, StoreTx, TopicName,
-    UnitOfWorkStore,
+    Appended, Arrival, Bury, ClaimParked, DeadLetterFilter, Edit, Edited, Error, ErrorKind, Failure,
+    FailureCause, GroupName, Hold, Marked, Message, MessageId, OwnedTx, Owner, Park, ParkLimits, Parked,
+    Redrive, Store, StoreTx, TopicName, UnitOfWorkStore,
 };
 use headless_harness::{
     FaultProxy,
@@ -303,6 +303,38 @@ async fn should_refuse_a_payload_over_the_limit_and_keep_what_was_stored_before(
         );
         assert!(outbox.queries.get(fits.id).await.unwrap().is_some());
         assert_eq!(outbox.queries.stats().await.unwrap().total(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn should_park_and_bury_what_was_delivered_whatever_may_be_published() {
+    World::run(async |world| {
+        let config = world.config().with_max_payload(1000.try_into().unwrap());
+        let inbox = Postgres::connect_with(config)
+            .await
+            .unwrap()
+            .parts()
+            .inbox
+            .unwrap();
+        let group = GroupName::parse("readers").unwrap();
+        let failure = Failure::new(FailureCause::Error, "no", "node", DateTime::UNIX_EPOCH);
+        let (parked, buried) = (message(100_000), message(100_000));
+        let of = |message: &Message| Arrival::of(&group, message, false);
+        let park = Park::failed(
+            parked.clone(),
+            of(&parked),
+            Hold::Absent,
+            Duration::ZERO,
+            vec![failure.clone()],
+        );
+        let limits = ParkLimits::default();
+        assert_eq!(inbox.parked.park(&[park], limits).await.unwrap(), [Parked::Now]);
+        let bury = Bury::new(buried.clone(), of(&buried), Hold::Absent, vec![failure]);
+        assert_eq!(inbox.dead_letters.bury(&[bury]).await.unwrap(), [Marked::Now]);
+        let request = ClaimParked::new(Owner::from_bits(1), group.clone(), 10, PATIENCE);
+        let rows = inbox.parked.claim(&request).await.unwrap();
+        assert_eq!(rows[0].message.payload.len(), 100_000);
     })
     .await;
 }
