@@ -241,7 +241,10 @@ async fn should_count_show_mend_and_redrive_when_an_operator_works_through_dead_
         let evil = world.ids(&["--cause", "permanent"]);
         let one = world.json(0, &["discard", &evil[0]]);
         assert_eq!(one["answers"], json!([{ "id": &evil[0], "answer": "discarded" }]));
-        assert_eq!(world.json(0, &["discard", "--all"]), json!({ "discarded": 1, "more": false }));
+        assert_eq!(
+            world.json(0, &["discard", "--all"]),
+            json!({ "discarded": 1, "more": false })
+        );
         assert_eq!(world.ids(&[]), Vec::<String>::new());
         assert_eq!(world.ids(&["--closed"]).len(), 8);
     })

@@ -13,10 +13,11 @@ use crate::{
     BatchContext,
     consumer::{
         attempt::{CallEnd, make_call},
-        group::{Group, Topic},
+        group::Group,
         item::{End, Item},
         permits::Permit,
         process::Process,
+        topic::Topic,
         watch::HoldGuard,
     },
     context::Attempt,

@@ -7,10 +7,11 @@ use headless_abstractions::{Abandon, Claim, ClaimParked, InboxParts, ParkedRow, 
 use headless_core::{CrashPoint, Next, panic_message, store_call};
 
 use crate::consumer::{
-    group::{Group, Topic},
+    group::Group,
     item::{End, Item},
     permits::Permit,
     process::Process,
+    topic::Topic,
     watch::HoldGuard,
 };
 

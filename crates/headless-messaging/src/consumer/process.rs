@@ -13,9 +13,10 @@ use crate::{
     consumer::{
         attempt::{CallEnd, Failed, make_call},
         call::decode_call,
-        group::{Group, Topic},
+        group::Group,
         item::{End, Item},
         permits::Permit,
+        topic::Topic,
         watch::HoldGuard,
     },
     context::{Attempt, CallContext},

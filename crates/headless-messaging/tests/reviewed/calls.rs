@@ -13,9 +13,9 @@ use headless_abstractions::{
     Abandon, Claim, ClaimParked, ErrorKind, GroupName, Owner, Park, ParkLimits, Parked, ParkedRow,
     ParkedStore, Result, Settled, Store, Transport,
 };
-use headless_core::{Backoff, Event, HandlerError, HandlerResult, Retry};
+use headless_core::{Backoff, Event, HandlerError, HandlerResult, Retry, State};
 use headless_memory::Memory;
-use headless_messaging::{CircuitBreaker, Consumer, Context, Inbox, Messaging};
+use headless_messaging::{BatchContext, CircuitBreaker, Consumer, Context, Inbox, Messaging, PauseReason};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -296,4 +296,103 @@ async fn should_name_the_limit_when_more_calls_at_once_are_asked_for_than_any_pr
     billing.set_concurrency(usize::MAX);
     assert_eq!(billing.concurrency(), 100_000);
     messaging.shutdown(SECOND).await.unwrap();
+}
+
+/// Handlers that fail until they are mended, and count their calls.
+fn failing(calls: &Arc<AtomicUsize>, mended: &Arc<AtomicBool>) -> Consumer {
+    let (calls, mended) = (calls.clone(), mended.clone());
+    // A second attempt of a round comes some seconds after the first.
+    let retry = each_second()
+        .inline(1)
+        .inline_backoff(Backoff::exponential(10 * SECOND, 10 * SECOND));
+    Consumer::group("billing")
+        .on(move |_: Order, _: Context| {
+            calls.fetch_add(1, SeqCst);
+            let is_mended = mended.load(SeqCst);
+            async move {
+                match is_mended {
+                    true => Ok(()),
+                    false => Err(HandlerError::retry("broken")),
+                }
+            }
+        })
+        .retry(retry)
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_not_call_the_handler_when_the_message_has_expired_during_a_pause() {
+    let memory = Memory::new();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let mut plan = plan(&memory, true);
+    plan.consumer(failing(&calls, &Arc::default()));
+    let messaging = Messaging::start(plan).await.unwrap();
+    let billing = messaging.consumers()[0].clone();
+    let order = Order { lines: vec![1] };
+    let message = messaging.publisher().message(Order::TOPIC, &order);
+    message.expires_after(MINUTE).send().await.unwrap();
+    eventually("it was tried once", async || calls.load(SeqCst) == 1).await;
+    billing.pause();
+    tokio::time::sleep(2 * MINUTE).await;
+    billing.resume();
+    eventually("it has expired", async || billing.stats().expired == 1).await;
+    assert_eq!(calls.load(SeqCst), 1, "it was not called again");
+    messaging.shutdown(SECOND).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_leave_what_was_parked_to_another_process_when_this_one_is_paused() {
+    let memory = Memory::new();
+    let (calls, broken, mended) = (Arc::default(), Arc::default(), Arc::new(AtomicBool::new(true)));
+    let start = async |is_mended: &Arc<AtomicBool>| {
+        let mut plan = plan(&memory, true);
+        plan.transport = Some(Arc::new(memory.connect()));
+        plan.consumer(failing(&calls, is_mended).concurrency(1));
+        Messaging::start(plan).await.unwrap()
+    };
+    let paused = start(&broken).await;
+    let billing = paused.consumers()[0].clone();
+    publish(&paused, 1).await;
+    eventually("the first attempt of its second round", async || {
+        calls.load(SeqCst) == 3
+    })
+    .await;
+    billing.pause();
+    let other = start(&mended).await;
+    eventually("the other has handled it", async || {
+        other.consumers()[0].stats().handled == 1
+    })
+    .await;
+    assert_eq!(calls.load(SeqCst), 4, "nothing more was called on the first");
+    paused.shutdown(SECOND).await.unwrap();
+    other.shutdown(SECOND).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_give_back_all_of_a_batch_when_this_process_is_misconfigured() {
+    let memory = Memory::new();
+    let start = async |state: State| {
+        let mut plan = plan(&memory, true);
+        plan.transport = Some(Arc::new(memory.connect()));
+        plan.state = state;
+        let handler = |_: Vec<Order>, cx: BatchContext| async move {
+            cx.begin::<Memory>().await?.commit().await?;
+            HandlerResult::Ok(())
+        };
+        plan.consumer(Consumer::group("billing").batch(3, SECOND, handler));
+        Messaging::start(plan).await.unwrap()
+    };
+    let without = start(State::new()).await;
+    publish(&without, 3).await;
+    eventually("it is paused", async || {
+        let status = &without.consumers()[0].subscriptions()[0];
+        status.paused.contains(&PauseReason::Configuration)
+    })
+    .await;
+    let with = start(State::new().with(memory.clone())).await;
+    eventually("the other has handled all", async || {
+        with.consumers()[0].stats().handled == 3
+    })
+    .await;
+    without.shutdown(SECOND).await.unwrap();
+    with.shutdown(SECOND).await.unwrap();
 }
