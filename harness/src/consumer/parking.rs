@@ -452,6 +452,11 @@ async fn should_leave_a_parked_message_alone_when_its_topic_is_not_read_here<F: 
         elapse(2 * cx.quiet()).await;
         let looks = pickups(&does_not);
         ensure!(looks < 100, "{looks} claims of what is not read here");
+        for message in &messages {
+            let entry = books.entry(&group, message.id).await?;
+            let rounds = entry.map(|entry| entry.rounds);
+            ensure_eq!(rounds, Some(1), "the rounds of what was left alone");
+        }
         let of_elsewhere = log.handler::<F>(form);
         let consumer = cx.consumer(form).on(move |event: Elsewhere, cx| {
             of_elsewhere(

@@ -153,7 +153,7 @@ async fn carry_one(
         STAYS if leaves => return pending().await,
         // Until what is behind it is parked too.
         FAILS_TWICE if cx.attempt().round == 1 => {
-            return Err(HandlerError::retry_after(long / 3, "as planned"));
+            return Err(HandlerError::retry_after(long * 2 / 3, "as planned"));
         }
         FAILS_TWICE if cx.attempt().round == 2 => return Err(HandlerError::retry("as planned")),
         _ => {}

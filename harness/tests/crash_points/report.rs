@@ -42,11 +42,16 @@ impl Told {
         }
     }
 
-    /// Whether the promises were kept, and the point was reached at which something was to happen; all points of this style,
-    /// where nothing was.
-    pub(crate) fn judged(&self, style: Style, spot: Option<Spot>) -> Result<(), String> {
+    /// Whether the promises were kept.
+    pub(crate) const fn is_sound(&self) -> bool {
+        self.broken.is_empty()
+    }
+
+    /// The point at which something was to happen, if it was not reached; where nothing was, all points of this style that were
+    /// not.
+    pub(crate) fn missed(&self, style: Style, spot: Option<Spot>) -> Vec<&'static str> {
         let reached = |point: CrashPoint| self.hits.get(point as usize).is_some_and(|hits| *hits > 0);
-        let missed: Vec<&str> = match spot {
+        match spot {
             Some(Spot {
                 action: Action::Error,
                 point,
@@ -63,7 +68,12 @@ impl Told {
                 .filter(|point| !reached(**point))
                 .map(|point| point.name())
                 .collect(),
-        };
+        }
+    }
+
+    /// Whether the promises were kept, and nothing was [`missed`](Self::missed).
+    pub(crate) fn judged(&self, style: Style, spot: Option<Spot>) -> Result<(), String> {
+        let missed = self.missed(style, spot);
         let mut wrong = self.broken.clone();
         if !missed.is_empty() {
             wrong.push(format!("not reached: {}", missed.join(", ")));
